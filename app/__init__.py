@@ -1,0 +1,3 @@
+"""Docyard: takes documents in, classifies each, stores it and fans it out."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,123 @@
+"""Destinations: what an operator gives, and what Docyard keeps."""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Annotated, ClassVar
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from app.domain.identifiers import new_id
+from app.domain.signing import decode_secret, new_secret
+from app.domain.text import text_fault
+from app.domain.urls import MAX_URL_LENGTH, normalised_url
+
+MAX_KEY_LENGTH = 100
+MAX_DESCRIPTION_LENGTH = 1000
+DEFAULT_TIMEOUT_SECONDS = 15.0
+MAX_TIMEOUT_SECONDS = 60.0
+
+
+def _storable_text(value: str) -> str:
+    if fault := text_fault(value):
+        raise ValueError(fault)
+    return value
+
+
+def _usable_secret(value: str) -> str:
+    decode_secret(value)
+    return value
+
+
+class DestinationInput(BaseModel):
+    """A destination as a client describes it."""
+
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+    key: Annotated[
+        str,
+        Field(
+            max_length=MAX_KEY_LENGTH,
+            pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]*$",
+            description="Short unique name: letters, digits and . _ : -",
+        ),
+    ]
+    url: Annotated[
+        str,
+        Field(
+            min_length=1,
+            max_length=MAX_URL_LENGTH,
+            description="Where webhooks are POSTed: http or https, no user name, no fragment.",
+        ),
+        AfterValidator(_storable_text),
+    ]
+    description: Annotated[
+        str | None,
+        Field(max_length=MAX_DESCRIPTION_LENGTH, description="For people."),
+        AfterValidator(lambda value: value if value is None else _storable_text(value)),
+    ] = None
+    enabled: Annotated[
+        bool, Field(description="Whether new documents are planned for it and sent.")
+    ] = True
+    timeout_seconds: Annotated[
+        float,
+        Field(
+            ge=1,
+            le=MAX_TIMEOUT_SECONDS,
+            description="The whole of one request, from the connection to the end of the answer.",
+        ),
+    ] = DEFAULT_TIMEOUT_SECONDS
+    secret: Annotated[
+        str | None,
+        Field(description="whsec_ and base64 of 24 to 64 bytes; generated when left out."),
+        AfterValidator(lambda value: value if value is None else _usable_secret(value)),
+    ] = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Destination:
+    """A receiver of webhooks.
+
+    Attributes:
+        key: unique among the tenant's destinations that are not deleted.
+        url: normalised.
+        secret: ``whsec_…``; signs what is sent.
+        timeout_seconds: the whole of one request.
+        disabled_at: when Docyard stopped on its own accord (410), None otherwise.
+        disabled_reason: why it did.
+    """
+
+    tenant_id: int
+    id: uuid.UUID
+    key: str
+    url: str
+    description: str | None
+    secret: str
+    enabled: bool
+    timeout_seconds: float
+    created_at: datetime
+    updated_at: datetime
+    disabled_at: datetime | None = None
+    disabled_reason: str | None = None
+
+
+def make_destination(tenant_id: int, given: DestinationInput, *, now: datetime) -> Destination:
+    """Return the destination that a client described, with an id and a secret of its own.
+
+    Raises:
+        DestinationUrlRefused: the URL is not one that Docyard will call.
+    """
+    return Destination(
+        tenant_id=tenant_id,
+        id=new_id(),
+        key=given.key,
+        url=normalised_url(given.url),
+        description=given.description,
+        secret=given.secret or new_secret(),
+        enabled=given.enabled,
+        timeout_seconds=given.timeout_seconds,
+        created_at=now,
+        updated_at=now,
+    )

@@ -1,0 +1,194 @@
+"""Every error that Docyard raises on purpose, as one tree.
+
+::
+
+    DocyardError
+    ├── InvalidInput                what was sent is wrong, with the places named
+    │   └── DestinationUrlRefused
+    ├── NotFound
+    │   ├── DocumentNotFound
+    │   └── DestinationNotFound
+    ├── Conflict
+    │   └── DestinationKeyTaken
+    ├── Unavailable                 try again later; nothing was confirmed
+    │   ├── QueueUnavailable
+    │   ├── QueueFull
+    │   └── DatabaseUnavailable
+    ├── SignatureInvalid            a webhook's signature does not hold
+    ├── ModelUnusable               the trained model cannot be loaded
+    └── SettingsInvalid             start-up refused
+
+A class takes the facts and makes its own sentence. The domain does not know HTTP:
+``app/api/errors.py`` maps classes to statuses, and a test fails when one is missing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    import uuid
+    from collections.abc import Sequence
+    from pathlib import Path
+
+
+class DocyardError(Exception):
+    """Base of all. ``code`` is stable and machine-readable; ``str()`` is for people."""
+
+    code: ClassVar[str] = "error"
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """One thing wrong with an input.
+
+    Attributes:
+        pointer: RFC 6901 JSON pointer to the place, "" for the whole.
+        detail: what is wrong there; never the value itself.
+    """
+
+    pointer: str
+    detail: str
+
+
+class InvalidInput(DocyardError):
+    """What was sent does not hold what it must; nothing of it was kept."""
+
+    code = "invalid_input"
+
+    def __init__(self, violations: Sequence[Violation]) -> None:
+        self.violations = tuple(violations)
+        first = self.violations[0]
+        place = f" at {first.pointer}" if first.pointer else ""
+        more = f" (and {len(self.violations) - 1} more)" if len(self.violations) > 1 else ""
+        super().__init__(f"{first.detail}{place}{more}")
+
+
+class DestinationUrlRefused(InvalidInput):
+    """A destination's URL is not one that Docyard will call."""
+
+    code = "destination_url_refused"
+
+    def __init__(self, reason: str) -> None:
+        super().__init__([Violation("/url", reason)])
+
+
+class NotFound(DocyardError):
+    """What was named does not exist (or does not any more)."""
+
+    code = "not_found"
+
+
+class DocumentNotFound(NotFound):
+    """No document is stored under this id; it may still be queued."""
+
+    code = "document_not_found"
+
+    def __init__(self, document_id: uuid.UUID) -> None:
+        self.document_id = document_id
+        super().__init__(
+            f"No document {document_id} is stored. If it was accepted a moment ago,"
+            " it may still be queued."
+        )
+
+
+class DestinationNotFound(NotFound):
+    """No destination has this id."""
+
+    code = "destination_not_found"
+
+    def __init__(self, destination_id: uuid.UUID) -> None:
+        self.destination_id = destination_id
+        super().__init__(f"No destination {destination_id} exists.")
+
+
+class Conflict(DocyardError):
+    """The request contradicts what is there."""
+
+    code = "conflict"
+
+
+class DestinationKeyTaken(Conflict):
+    """Another destination already answers to this key."""
+
+    code = "destination_key_taken"
+
+    def __init__(self, key: str) -> None:
+        self.key = key
+        super().__init__(f"A destination with the key {key!r} exists already.")
+
+
+class Unavailable(DocyardError):
+    """A part that is needed is away or too far behind; what was sent is not confirmed.
+
+    Attributes:
+        retry_after_seconds: when it is worth trying again.
+    """
+
+    code = "unavailable"
+
+    def __init__(self, sentence: str, *, retry_after_seconds: int = 1) -> None:
+        self.retry_after_seconds = retry_after_seconds
+        super().__init__(sentence)
+
+
+class QueueUnavailable(Unavailable):
+    """Redis did not acknowledge the append."""
+
+    code = "queue_unavailable"
+
+    def __init__(self, reason: str, *, retry_after_seconds: int = 1) -> None:
+        super().__init__(
+            f"The queue did not confirm the document ({reason}); send it again.",
+            retry_after_seconds=retry_after_seconds,
+        )
+
+
+class QueueFull(Unavailable):
+    """A lane is above its high-water mark, or Redis is short of memory."""
+
+    code = "queue_full"
+
+    def __init__(self, lane: str, reason: str, *, retry_after_seconds: int = 5) -> None:
+        self.lane = lane
+        super().__init__(
+            f"The lane {lane} takes no more documents for now ({reason}).",
+            retry_after_seconds=retry_after_seconds,
+        )
+
+
+class DatabaseUnavailable(Unavailable):
+    """Postgres could not be reached or did not answer in time."""
+
+    code = "database_unavailable"
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"The database cannot be reached ({reason}).", retry_after_seconds=2)
+
+
+class SignatureInvalid(DocyardError):
+    """A webhook's headers, time or signature do not hold."""
+
+    code = "signature_invalid"
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"The webhook signature does not hold: {reason}.")
+
+
+class ModelUnusable(DocyardError):
+    """The trained model cannot be loaded; says why and what to do."""
+
+    code = "model_unusable"
+
+    def __init__(self, path: Path, reason: str, remedy: str) -> None:
+        self.path = path
+        self.reason = reason
+        self.remedy = remedy
+        super().__init__(f"The model in {path} cannot be used: {reason}. {remedy}")
+
+
+class SettingsInvalid(DocyardError):
+    """The settings do not fit together; the process refuses to start."""
+
+    code = "settings_invalid"

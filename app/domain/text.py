@@ -1,0 +1,65 @@
+"""What Postgres cannot hold, found at the door and named by place.
+
+Postgres ``text`` cannot hold NUL, UTF-8 cannot hold lone surrogates, and ``jsonb`` refuses both,
+numbers beyond its range and nesting of some thousand levels. A document that carried one of these
+past the door would fail in the database, long after the 202.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+from app.domain.errors import Violation
+
+MAX_DEPTH = 32
+MAX_INTEGER = 2**63 - 1
+
+
+def text_fault(text: str) -> str | None:
+    """Say what makes ``text`` unstorable, or None when it is fine."""
+    if "\0" in text:
+        return "contains a NUL character, which Postgres cannot store"
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return "contains a lone surrogate, which is not valid Unicode"
+    return None
+
+
+def json_faults(value: Any, pointer: str = "", depth: int = 0) -> Iterator[Violation]:
+    """Yield a violation for every key, string, number or level that ``jsonb`` would refuse.
+
+    Args:
+        value: parsed JSON.
+        pointer: RFC 6901 pointer of ``value`` within what was sent.
+        depth: how deep ``value`` lies.
+    """
+    if isinstance(value, str):
+        if fault := text_fault(value):
+            yield Violation(pointer, fault)
+    elif isinstance(value, bool) or value is None:
+        return
+    elif isinstance(value, int):
+        if abs(value) > MAX_INTEGER:
+            yield Violation(pointer, "is an integer of more than 64 bits")
+    elif isinstance(value, float):
+        if not math.isfinite(value):
+            yield Violation(pointer, "is not a finite number")
+    elif depth >= MAX_DEPTH:
+        yield Violation(pointer, f"is nested deeper than {MAX_DEPTH} levels")
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            if fault := text_fault(key):
+                yield Violation(pointer, f"has a key that {fault}")
+                continue
+            yield from json_faults(item, f"{pointer}/{escape(key)}", depth + 1)
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from json_faults(item, f"{pointer}/{index}", depth + 1)
+
+
+def escape(key: str) -> str:
+    """Escape a key for use in a JSON pointer (RFC 6901, section 3)."""
+    return key.replace("~", "~0").replace("/", "~1")

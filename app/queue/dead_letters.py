@@ -1,0 +1,61 @@
+"""Dead letters leave Redis: in a ``noeviction`` server they would fill it and close the intake."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
+
+import orjson
+import redis
+
+from app.queue.names import Keys
+
+BATCH = 100
+
+
+class DeadLetter(NamedTuple):
+    """A message that was given up."""
+
+    message_id: str
+    queue: str
+    body: bytes
+    reason: str | None
+
+
+def move_dead_letters(
+    client: redis.Redis,
+    namespace: str,
+    queues: Iterable[str],
+    keep: Callable[[Sequence[DeadLetter]], None],
+) -> int:
+    """Hand dead letters to ``keep`` and remove them from Redis once it has returned.
+
+    A crash between the two repeats them, so ``keep`` must tell twins by ``message_id``.
+    """
+    keys, moved = Keys(namespace), 0
+    for queue in queues:
+        dead = keys.dead(queue)
+        while ids := client.zrange(dead, 0, BATCH - 1):
+            bodies = client.hmget(f"{dead}.msgs", ids)
+            keep(
+                [
+                    DeadLetter(one.decode(), queue, body or b"", _reason(body))
+                    for one, body in zip(ids, bodies, strict=True)
+                ]
+            )
+            with client.pipeline(transaction=True) as pipeline:
+                pipeline.zrem(dead, *ids)
+                pipeline.hdel(f"{dead}.msgs", *ids)
+                pipeline.execute()
+            moved += len(ids)
+    return moved
+
+
+def _reason(body: bytes | None) -> str | None:
+    """Return the last line of the traceback that Dramatiq keeps in a failed message."""
+    try:
+        traceback = orjson.loads(body or b"")["options"]["traceback"]
+    except (orjson.JSONDecodeError, KeyError, TypeError):
+        return None
+    lines = str(traceback).strip().splitlines()
+    return lines[-1] if lines else None

@@ -1,0 +1,53 @@
+"""How much waits in each queue, and for how long."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import redis.asyncio
+
+from app.queue.names import Keys
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Depth:
+    """One queue's backlog.
+
+    Attributes:
+        messages: waiting and being worked on.
+        oldest_seconds: age of the message at the head, None when nothing waits.
+    """
+
+    queue: str
+    messages: int
+    oldest_seconds: float | None
+
+
+async def depths(
+    client: redis.asyncio.Redis, namespace: str, queues: Iterable[str]
+) -> list[Depth]:
+    """Return the backlog of each queue, in one round trip."""
+    names, keys = list(queues), Keys(namespace)
+    async with client.pipeline(transaction=False) as pipeline:
+        for queue in names:
+            pipeline.hlen(keys.bodies(queue))
+            pipeline.lindex(keys.ids(queue), 0)
+        answers = await pipeline.execute()
+    return [
+        Depth(queue=queue, messages=messages, oldest_seconds=_age(head))
+        for queue, messages, head in zip(names, answers[::2], answers[1::2], strict=True)
+    ]
+
+
+def _age(head: bytes | None) -> float | None:
+    """Read the age off a UUIDv7: its first 48 bits are milliseconds since 1970 (RFC 9562)."""
+    if head is None:
+        return None
+    try:
+        created_ms = uuid.UUID(head.decode()).int >> 80
+    except ValueError:
+        return None
+    return max(0.0, time.time() - created_ms / 1000)

@@ -1,0 +1,57 @@
+"""Doorbells: at most one queued message per destination that has something to send."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+
+import redis
+
+from app.queue.messages import doorbell_message
+from app.queue.names import DELIVER, Keys
+
+FLAG_SECONDS = 30
+RING = """
+local rung = 0
+for index = 3, #KEYS do
+    local message_id, body = ARGV[3 + (index - 3) * 2], ARGV[4 + (index - 3) * 2]
+    if redis.call("set", KEYS[index], "1", "nx", "ex", ARGV[1]) then
+        redis.call("hset", KEYS[2], message_id, body)
+        redis.call("rpush", KEYS[1], message_id)
+        rung = rung + 1
+    end
+end
+if rung > 0 then
+    redis.call("publish", ARGV[2], "")
+end
+return rung
+"""
+
+
+class Doorbell:
+    """Rings destinations; one per process."""
+
+    def __init__(self, client: redis.Redis, *, namespace: str) -> None:
+        self._client = client
+        self._keys = Keys(namespace)
+        self._script = client.register_script(RING)
+
+    def ring(self, tenant_id: int, destination_ids: Sequence[uuid.UUID]) -> int:
+        """Queue a doorbell for each destination that has none; return how many were queued.
+
+        The flag expires, so that a doorbell which is lost with its Redis is rung again.
+
+        Raises:
+            redis.RedisError: nothing may have been rung; the sweeper rings later.
+        """
+        keys = [self._keys.ids(DELIVER), self._keys.bodies(DELIVER)]
+        arguments: list[str | bytes | int] = [FLAG_SECONDS, self._keys.wake(DELIVER)]
+        for destination_id in destination_ids:
+            keys.append(self._keys.rung(tenant_id, destination_id))
+            arguments += doorbell_message(tenant_id, destination_id)
+        rung: int = self._script(keys=keys, args=arguments)
+        return rung
+
+    def clear(self, tenant_id: int, destination_id: uuid.UUID) -> None:
+        """Let the destination be rung again; the holder does so before it reads."""
+        self._client.delete(self._keys.rung(tenant_id, destination_id))

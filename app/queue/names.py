@@ -1,0 +1,58 @@
+"""Names on the wire: queues, actors, Redis keys. Workers of two versions meet on them at a deploy.
+
+Layout of Dramatiq's Redis broker, which it documents for other languages: a list of ids
+``NS:QUEUE``, a hash of bodies ``NS:QUEUE.msgs``, a set of unacknowledged ids per broker
+``NS:__acks__.BROKER.QUEUE``, heartbeats ``NS:__heartbeats__``, dead letters ``NS:QUEUE.XQ``.
+"""
+
+from __future__ import annotations
+
+import uuid
+
+from app.domain.documents import Lane
+
+DELIVER = "deliver"
+"""Queue of the doorbells."""
+
+LANES = tuple(lane.value for lane in Lane)
+"""Queues of the chunks, in the order in which they are taken."""
+
+INGEST_CHUNK = "chunk.ingest"
+DELIVER_DESTINATION = "destination.deliver"
+
+
+class Keys:
+    """Redis keys under one namespace."""
+
+    def __init__(self, namespace: str) -> None:
+        self.namespace = namespace
+        self.seq = f"{namespace}:seq"
+        self.accepted = f"{namespace}:accepted"
+
+    def ids(self, queue: str) -> str:
+        """List of message ids, the oldest first."""
+        return f"{self.namespace}:{queue}"
+
+    def bodies(self, queue: str) -> str:
+        """Hash of message bodies, of those being worked on as well."""
+        return f"{self.namespace}:{queue}.msgs"
+
+    def unacknowledged(self, broker_id: str, queue: str) -> str:
+        """Set of the ids that a broker has fetched."""
+        return f"{self.namespace}:__acks__.{broker_id}.{queue}"
+
+    def dead(self, queue: str) -> str:
+        """Sorted set of given-up ids; their bodies in the hash with ``.msgs`` behind."""
+        return f"{self.namespace}:{queue}.XQ"
+
+    def wake(self, queue: str) -> str:
+        """Channel on which a push to a queue is announced."""
+        return f"{self.namespace}:wake:{queue}"
+
+    def appended(self, chunk_id: uuid.UUID) -> str:
+        """Mark that a chunk was appended; a repeat of the append sees it."""
+        return f"{self.namespace}:appended:{chunk_id}"
+
+    def rung(self, tenant_id: int, destination_id: uuid.UUID) -> str:
+        """Flag that a doorbell for a destination is already queued."""
+        return f"{self.namespace}:rung:{tenant_id}:{destination_id}"

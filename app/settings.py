@@ -1,0 +1,170 @@
+"""Settings: environment variables, also accepted as command-line arguments.
+
+Nothing reads the environment at import: entry points build one ``Settings`` and pass it on.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from app.domain.errors import SettingsInvalid
+
+Durability = Literal["always", "everysec", "none", "unknown"]
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+DEFAULT_MODEL_PATH = Path(__file__).resolve().parent.parent / "models" / "artifact"
+
+
+class Settings(BaseSettings):
+    """What a process needs to know from outside; each field is an environment variable."""
+
+    model_config: ClassVar[SettingsConfigDict] = SettingsConfigDict(
+        extra="ignore", frozen=True, hide_input_in_errors=True
+    )
+
+    database_url: str = "postgresql://localhost:5432/docyard"
+    """Postgres; ``postgres://`` (Heroku) and ``postgresql://`` are both understood."""
+    redis_url: str = "redis://localhost:6379/0"
+    """Redis or Valkey; ``rediss://`` for TLS, ``unix://`` for a socket."""
+    redis_tls_url: str | None = None
+    """Preferred to ``redis_url`` where a platform sets both."""
+    redis_tls_verify: bool = True
+    """False accepts the self-signed certificates of Heroku's Redis; logged at start."""
+    redis_namespace: str = "docyard"
+    """Prefix of every Redis key, for installations that share a server."""
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65535)] = 8000
+    web_concurrency: Annotated[int, Field(ge=1, le=64)] = 1
+    public_url: str | None = None
+    """How the world reaches this installation; used in links."""
+    admin_api_key: str | None = None
+    allow_anonymous: bool = False
+    require_durability: Literal["always", "everysec"] | None = None
+    """Refuse to start on a Redis that promises less."""
+    max_body_bytes: Annotated[int, Field(ge=1024)] = 8 * 1024 * 1024
+    """Largest body of ``POST /documents``."""
+    high_water_mark: Annotated[int, Field(ge=1)] = 500_000
+    """Documents queued in a lane from which on the intake answers 503."""
+
+    destination_allow_cidrs: Annotated[tuple[Network, ...], NoDecode] = ()
+    """Private networks that destinations may live in, comma-separated CIDRs."""
+    delivery_concurrency: Annotated[int, Field(ge=1, le=1000)] = 50
+    """Requests in flight to one destination."""
+    lease_seconds: Annotated[float, Field(gt=0)] = 15.0
+    """How long a destination stays with a delivery process that has gone silent."""
+
+    model_path: Path = DEFAULT_MODEL_PATH
+    ingest_processes: Annotated[int, Field(ge=0, le=64)] = 1
+    delivery_processes: Annotated[int, Field(ge=0, le=64)] = 1
+    worker_threads: Annotated[int, Field(ge=1, le=32)] = 2
+    """Chunks that an ingest process works on side by side."""
+
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["auto", "json", "console"] = "auto"
+
+    @field_validator("database_url")
+    @classmethod
+    def _postgres(cls, url: str) -> str:
+        if not url.startswith(("postgres://", "postgresql://", "postgresql+psycopg://")):
+            message = "must begin with postgres:// or postgresql://"
+            raise ValueError(message)
+        return url
+
+    @field_validator("redis_url", "redis_tls_url")
+    @classmethod
+    def _known_scheme(cls, url: str | None) -> str | None:
+        if url and not url.startswith(("redis://", "rediss://", "unix://")):
+            message = "must begin with redis://, rediss:// or unix://"
+            raise ValueError(message)
+        return url or None
+
+    @field_validator("destination_allow_cidrs", mode="before")
+    @classmethod
+    def _split_cidrs(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return tuple(ipaddress.ip_network(part.strip()) for part in value.split(",") if part)
+        return value
+
+    @field_validator("admin_api_key")
+    @classmethod
+    def _not_blank(cls, key: str | None) -> str | None:
+        return key.strip() or None if key else None
+
+    @model_validator(mode="after")
+    def _redis_present(self) -> Self:
+        if not (self.redis_url or self.redis_tls_url):
+            message = "REDIS_URL is empty"
+            raise ValueError(message)
+        return self
+
+    @property
+    def queue_url(self) -> str:
+        """The Redis URL in force."""
+        return self.redis_tls_url or self.redis_url
+
+    @property
+    def binds_loopback(self) -> bool:
+        """Whether only this machine can reach the web process."""
+        if self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+    def require_guarded_bind(self) -> None:
+        """Refuse to serve strangers by accident.
+
+        Raises:
+            SettingsInvalid: the bind is not loopback, and neither a key nor ALLOW_ANONYMOUS is set.
+        """
+        if self.binds_loopback or self.admin_api_key or self.allow_anonymous:
+            return
+        sentence = (
+            f"HOST={self.host} can be reached from other machines, and no ADMIN_API_KEY is set."
+            " Set ADMIN_API_KEY (clients then send it as a bearer token), or ALLOW_ANONYMOUS=1"
+            " if something in front already guards it."
+        )
+        raise SettingsInvalid(sentence)
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """Read the settings; arguments that are not None go before the environment.
+
+    Raises:
+        SettingsInvalid: a variable does not hold what it must; names it, never its value.
+    """
+    given = {name: value for name, value in overrides.items() if value is not None}
+    try:
+        return Settings(**given)
+    except ValidationError as error:
+        lines = [
+            f"{'.'.join(str(part) for part in fault['loc']).upper() or 'settings'}: {fault['msg']}"
+            for fault in error.errors(include_input=False, include_url=False)
+        ]
+        raise SettingsInvalid("; ".join(lines)) from None
+
+
+def environment_with(settings: Settings) -> dict[str, str]:
+    """Return an environment in which a child process reads these same settings."""
+    own = {
+        name.upper(): _as_variable(value)
+        for name, value in settings.model_dump().items()
+        if value is not None
+    }
+    return {**os.environ, **own}
+
+
+def _as_variable(value: Any) -> str:
+    if isinstance(value, tuple):
+        return ",".join(str(part) for part in value)
+    if isinstance(value, bool):
+        return "1" if value else "0"
+    return str(value)

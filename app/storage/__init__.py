@@ -1,0 +1,1 @@
+"""The only place with SQL. Synchronous: callers on an event loop go through threads."""

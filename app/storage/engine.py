@@ -1,0 +1,116 @@
+"""Connections and transactions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import psycopg
+from sqlalchemy import Connection, Engine, create_engine, text
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+from app.domain.errors import DatabaseUnavailable
+
+CONNECT_TIMEOUT_SECONDS = 5
+POOL_TIMEOUT_SECONDS = 10
+UNAVAILABLE_CLASSES = ("08", "57P", "53")
+"""SQLSTATE: connection trouble, shutdown or crash, out of resources (a full disk is 53100)."""
+READ_ONLY = "25006"
+"""A standby, or a primary that was demoted: it will be writable again."""
+
+# A stopped worker's open transaction would block its successor for hours by default; SET LOCAL
+# also survives a pooler between us and Postgres (design 2.2).
+BEGIN = text(
+    "SELECT set_config('idle_in_transaction_session_timeout', '10s', true),"
+    " set_config('lock_timeout', '10s', true),"
+    " set_config('statement_timeout', '30s', true)"
+)
+BEGIN_RELAXED = text(
+    "SELECT set_config('idle_in_transaction_session_timeout', '10s', true),"
+    " set_config('lock_timeout', '10s', true),"
+    " set_config('statement_timeout', '30s', true),"
+    " set_config('synchronous_commit', 'off', true)"
+)
+
+
+def sqlalchemy_url(url: str) -> str:
+    """Name the driver in a URL as platforms write it (``postgres://…``, ``postgresql://…``)."""
+    for scheme in ("postgres://", "postgresql://"):
+        if url.startswith(scheme):
+            return "postgresql+psycopg://" + url.removeprefix(scheme)
+    return url
+
+
+def make_engine(url: str, *, application_name: str, pool_size: int = 5) -> Engine:
+    """Return an engine; nothing is opened before its first use.
+
+    Args:
+        url: ``postgres://…`` or ``postgresql://…``.
+        application_name: what ``pg_stat_activity`` shows.
+        pool_size: most connections that this process will hold.
+    """
+    return create_engine(
+        sqlalchemy_url(url),
+        pool_size=pool_size,
+        max_overflow=0,
+        pool_timeout=POOL_TIMEOUT_SECONDS,
+        pool_use_lifo=True,
+        connect_args={
+            "application_name": application_name,
+            "connect_timeout": CONNECT_TIMEOUT_SECONDS,
+            "keepalives": 1,
+            "keepalives_idle": 10,
+            "keepalives_interval": 5,
+            "keepalives_count": 3,
+            "tcp_user_timeout": 20_000,
+            # No server-side prepared statements: a pooler in transaction mode breaks them.
+            "prepare_threshold": None,
+        },
+    )
+
+
+@contextmanager
+def transaction(engine: Engine, *, durable: bool = True) -> Iterator[Connection]:
+    """Run one READ COMMITTED transaction with bounded waits; commits when the block ends.
+
+    Args:
+        engine: where to.
+        durable: False lets the commit return before it is on disk
+            (``synchronous_commit=off``): for what may be repeated, never for an ingest.
+
+    Raises:
+        DatabaseUnavailable: no connection, or it broke; nothing is confirmed.
+    """
+    try:
+        with engine.begin() as connection:
+            connection.execute(BEGIN if durable else BEGIN_RELAXED)
+            yield connection
+    except PoolTimeout as error:
+        reason = "all connections are busy"
+        raise DatabaseUnavailable(reason) from error
+    except DBAPIError as error:
+        if is_unavailable(error):
+            raise DatabaseUnavailable(_first_line(error)) from error
+        raise
+
+
+def is_unavailable(error: DBAPIError) -> bool:
+    """Tell whether waiting for Postgres may help."""
+    if error.connection_invalidated:
+        return True
+    state = sqlstate(error)
+    if state is None:
+        return isinstance(error, OperationalError | InterfaceError)
+    return state.startswith(UNAVAILABLE_CLASSES) or state == READ_ONLY
+
+
+def sqlstate(error: DBAPIError) -> str | None:
+    """Return the five characters that Postgres gave, or None when it said nothing."""
+    original = error.orig
+    return original.sqlstate if isinstance(original, psycopg.Error) else None
+
+
+def _first_line(error: DBAPIError) -> str:
+    lines = str(error.orig).strip().splitlines()
+    return lines[0] if lines else type(error.orig).__name__

@@ -1,0 +1,253 @@
+"""The tables, as SQLModel classes. Every key begins with ``tenant_id``.
+
+No foreign keys lead out of ``deliveries``: they cost 1.9 times the insert and turn a destination
+that is deleted meanwhile into a failed chunk (design 2.2).
+"""
+
+from __future__ import annotations
+
+import uuid
+from datetime import datetime
+from typing import Any, ClassVar
+
+from sqlalchemy import (
+    BigInteger,
+    DateTime,
+    Double,
+    Identity,
+    Index,
+    Integer,
+    LargeBinary,
+    PrimaryKeyConstraint,
+    SmallInteger,
+    Text,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlmodel import Field, SQLModel
+
+from app.domain.documents import DocumentInput
+
+Timestamp = DateTime(timezone=True)
+NOW = text("now()")
+
+
+class Document(SQLModel, DocumentInput, table=True):
+    """A document at its newest version. NULL in a field means: never sent."""
+
+    __tablename__: ClassVar[str] = "documents"
+    # Said by hand, because `id` comes first among the columns (it is inherited).
+    __table_args__: ClassVar[tuple[Any, ...]] = (PrimaryKeyConstraint("tenant_id", "id"),)
+
+    tenant_id: int = Field(primary_key=True, sa_type=Integer)
+    id: uuid.UUID = Field(primary_key=True)
+    version: int = Field(sa_type=BigInteger)
+    seq: int = Field(sa_type=BigInteger)
+    content: str = Field(sa_type=Text)
+    topics: list[str] | None = Field(default=None, sa_type=JSONB(none_as_null=True))
+    keys: list[str] | None = Field(default=None, sa_type=JSONB(none_as_null=True))
+    delivery: str | None = Field(default=None, sa_type=Text)
+    priority: int | None = Field(default=None, sa_type=Integer)
+    attributes: dict[str, Any] | None = Field(default=None, sa_type=JSONB(none_as_null=True))
+    category: str | None = Field(default=None, sa_type=Text)
+    confidence: float | None = Field(default=None, sa_type=Double)
+    model_version: str | None = Field(default=None, sa_type=Text)
+    created_at: datetime = Field(sa_type=Timestamp)
+    updated_at: datetime = Field(sa_type=Timestamp)
+
+
+class Tombstone(SQLModel, table=True):
+    """What was deleted, and up to which order key; the upsert drops anything not newer."""
+
+    __tablename__: ClassVar[str] = "tombstones"
+
+    tenant_id: int = Field(primary_key=True, sa_type=Integer)
+    document_id: uuid.UUID = Field(primary_key=True)
+    version: int = Field(sa_type=BigInteger)
+    seq: int = Field(sa_type=BigInteger)
+    deleted_at: datetime = Field(sa_type=Timestamp, sa_column_kwargs={"server_default": NOW})
+
+
+class Receipt(SQLModel, table=True):
+    """A chunk: how often it was tried, and what became of it once it was applied.
+
+    The row is made before the first try, so that a chunk which kills its process is counted;
+    ``applied_at`` is set inside the ingest transaction, which makes a chunk count once.
+    """
+
+    __tablename__: ClassVar[str] = "receipts"
+
+    tenant_id: int = Field(primary_key=True, sa_type=Integer)
+    chunk_id: uuid.UUID = Field(primary_key=True)
+    tries: int = Field(sa_type=Integer)
+    created_at: datetime = Field(sa_type=Timestamp, sa_column_kwargs={"server_default": NOW})
+    applied_at: datetime | None = Field(default=None, sa_type=Timestamp)
+    stored: int = Field(default=0, sa_type=Integer, sa_column_kwargs={"server_default": "0"})
+    stale: int = Field(default=0, sa_type=Integer, sa_column_kwargs={"server_default": "0"})
+    rejected: int = Field(default=0, sa_type=Integer, sa_column_kwargs={"server_default": "0"})
+    planned: int = Field(default=0, sa_type=Integer, sa_column_kwargs={"server_default": "0"})
+
+
+class RejectedDocument(SQLModel, table=True):
+    """An accepted document that could not be stored, with its bytes and the reason."""
+
+    __tablename__: ClassVar[str] = "rejected_documents"
+
+    tenant_id: int = Field(primary_key=True, sa_type=Integer)
+    seq: int = Field(primary_key=True, sa_type=BigInteger)
+    document_id: uuid.UUID | None = Field(default=None)
+    chunk_id: uuid.UUID = Field()
+    reason: str = Field(sa_type=Text)
+    body: bytes = Field(sa_type=LargeBinary)
+    rejected_at: datetime = Field(sa_type=Timestamp, sa_column_kwargs={"server_default": NOW})
+
+
+class DeadLetter(SQLModel, table=True):
+    """A queue message that was given up, moved out of Redis."""
+
+    __tablename__: ClassVar[str] = "dead_letters"
+
+    tenant_id: int = Field(primary_key=True, sa_type=Integer)
+    message_id: str = Field(primary_key=True, sa_type=Text)
+    queue: str = Field(sa_type=Text)
+    body: bytes = Field(sa_type=LargeBinary)
+    reason: str | None = Field(default=None, sa_type=Text)
+    died_at: datetime = Field(sa_type=Timestamp, sa_column_kwargs={"server_default": NOW})
+
+
+class DestinationRow(SQLModel, table=True):
+    """A destination's configuration. Deleting is soft: its deliveries keep their name."""
+
+    __tablename__: ClassVar[str] = "destinations"
+    __table_args__: ClassVar[tuple[Any, ...]] = (
+        Index(
+            "destinations_key",
+            "tenant_id",
+            "key",
+            unique=True,
+            postgresql_where=text("deleted_at IS NULL"),
+        ),
+    )
+
+    tenant_id: int = Field(primary_key=True, sa_type=Integer)
+    id: uuid.UUID = Field(primary_key=True)
+    key: str = Field(sa_type=Text)
+    url: str = Field(sa_type=Text)
+    description: str | None = Field(default=None, sa_type=Text)
+    secret: str = Field(sa_type=Text)
+    enabled: bool = Field()
+    timeout_seconds: float = Field(sa_type=Double)
+    created_at: datetime = Field(sa_type=Timestamp, sa_column_kwargs={"server_default": NOW})
+    updated_at: datetime = Field(sa_type=Timestamp, sa_column_kwargs={"server_default": NOW})
+    disabled_at: datetime | None = Field(default=None, sa_type=Timestamp)
+    disabled_reason: str | None = Field(default=None, sa_type=Text)
+    deleted_at: datetime | None = Field(default=None, sa_type=Timestamp)
+
+
+class ConfigVersion(SQLModel, table=True):
+    """Rises with every change of configuration; read inside the ingest transaction."""
+
+    __tablename__: ClassVar[str] = "config_versions"
+
+    tenant_id: int = Field(
+        primary_key=True, sa_type=Integer, sa_column_kwargs={"autoincrement": False}
+    )
+    version: int = Field(sa_type=BigInteger)
+
+
+class DestinationRuntime(SQLModel, table=True):
+    """Who delivers to a destination now. ``epoch`` is the fencing token of its lease."""
+
+    __tablename__: ClassVar[str] = "destination_runtime"
+    # Leases are renewed every few seconds: room on the page keeps these updates off the indexes.
+    __table_args__: ClassVar[dict[str, Any]] = {"postgresql_with": {"fillfactor": 50}}
+
+    tenant_id: int = Field(primary_key=True, sa_type=Integer)
+    destination_id: uuid.UUID = Field(primary_key=True)
+    epoch: int = Field(sa_type=BigInteger)
+    holder: str | None = Field(default=None, sa_type=Text)
+    lease_expires_at: datetime | None = Field(default=None, sa_type=Timestamp)
+    lost_leases: int = Field(
+        default=0, sa_type=SmallInteger, sa_column_kwargs={"server_default": "0"}
+    )
+
+
+class Delivery(SQLModel, table=True):
+    """One document version for one destination: the outbox, and the record of what became of it.
+
+    The two partial indexes are the two ways in which a holder reads: deliveries never tried, in
+    the order of acceptance, and retries by the time they are due.
+    """
+
+    __tablename__: ClassVar[str] = "deliveries"
+    __table_args__: ClassVar[tuple[Any, ...]] = (
+        Index(
+            "deliveries_fresh",
+            "tenant_id",
+            "destination_id",
+            "seq",
+            postgresql_where=text("state = 'pending' AND attempts = 0"),
+        ),
+        Index(
+            "deliveries_retry",
+            "tenant_id",
+            "destination_id",
+            "due_at",
+            postgresql_where=text("state = 'pending' AND attempts > 0"),
+        ),
+    )
+
+    tenant_id: int = Field(primary_key=True, sa_type=Integer)
+    document_id: uuid.UUID = Field(primary_key=True)
+    seq: int = Field(primary_key=True, sa_type=BigInteger)
+    destination_id: uuid.UUID = Field(primary_key=True)
+    generation: int = Field(
+        default=0, primary_key=True, sa_type=SmallInteger, sa_column_kwargs={"server_default": "0"}
+    )
+    version: int = Field(sa_type=BigInteger)
+    state: str = Field(sa_type=Text)
+    reason: str = Field(sa_type=Text)
+    attempts: int = Field(default=0, sa_type=SmallInteger, sa_column_kwargs={"server_default": "0"})
+    due_at: datetime = Field(sa_type=Timestamp)
+    created_at: datetime = Field(sa_type=Timestamp)
+    attempted_at: datetime | None = Field(default=None, sa_type=Timestamp)
+    ended_at: datetime | None = Field(default=None, sa_type=Timestamp)
+    last_status: int | None = Field(default=None, sa_type=SmallInteger)
+    last_error: str | None = Field(default=None, sa_type=Text)
+
+
+class CounterDelta(SQLModel, table=True):
+    """An addition to a counter; insert-only, so that writers never wait for each other."""
+
+    __tablename__: ClassVar[str] = "counter_deltas"
+
+    tenant_id: int = Field(primary_key=True, sa_type=Integer)
+    id: int | None = Field(
+        default=None, primary_key=True, sa_type=BigInteger, sa_column_args=[Identity(always=True)]
+    )
+    name: str = Field(sa_type=Text)
+    destination_id: uuid.UUID | None = Field(default=None)
+    amount: int = Field(sa_type=BigInteger)
+    at: datetime = Field(sa_type=Timestamp, sa_column_kwargs={"server_default": NOW})
+
+
+class Counter(SQLModel, table=True):
+    """Folded counters, by hour; ``destination_id`` is the nil UUID where none is meant."""
+
+    __tablename__: ClassVar[str] = "counters"
+
+    tenant_id: int = Field(primary_key=True, sa_type=Integer)
+    name: str = Field(primary_key=True, sa_type=Text)
+    destination_id: uuid.UUID = Field(primary_key=True)
+    hour: datetime = Field(primary_key=True, sa_type=Timestamp)
+    amount: int = Field(sa_type=BigInteger)
+
+
+class Tick(SQLModel, table=True):
+    """Periodic work: whoever moves ``next_at`` does it."""
+
+    __tablename__: ClassVar[str] = "ticks"
+
+    tenant_id: int = Field(primary_key=True, sa_type=Integer)
+    name: str = Field(primary_key=True, sa_type=Text)
+    next_at: datetime = Field(sa_type=Timestamp)

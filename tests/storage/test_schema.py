@@ -1,0 +1,64 @@
+"""Migrations, connections and what bounds them."""
+
+from __future__ import annotations
+
+import pytest
+from sqlalchemy import text
+
+from app.domain.errors import DatabaseUnavailable
+from app.storage import migrate
+from app.storage.engine import make_engine, sqlalchemy_url, transaction
+from app.storage.tables import SQLModel
+
+
+def test_the_migrations_make_what_the_tables_say(database_url):
+    engine = make_engine(database_url, application_name="test")
+    assert migrate.differences(engine) == []
+    engine.dispose()
+
+
+def test_migrating_again_changes_nothing(database_url):
+    assert migrate.migrate(database_url) == migrate.head_revision()
+
+
+def test_every_table_has_the_tenant_first_in_its_key():
+    for table in SQLModel.metadata.sorted_tables:
+        assert [column.name for column in table.primary_key.columns][0] == "tenant_id"
+
+
+@pytest.mark.parametrize("scheme", ["postgres", "postgresql", "postgresql+psycopg"])
+def test_urls_of_every_platform_name_the_driver(scheme):
+    assert sqlalchemy_url(f"{scheme}://u:p@h/d") == "postgresql+psycopg://u:p@h/d"
+
+
+def test_a_transaction_has_bounded_waits_and_says_whether_it_is_durable(database_url):
+    engine = make_engine(database_url, application_name="test")
+    show = text(
+        "SELECT current_setting('idle_in_transaction_session_timeout'),"
+        " current_setting('lock_timeout'), current_setting('statement_timeout'),"
+        " current_setting('synchronous_commit'), current_setting('transaction_isolation')"
+    )
+    with transaction(engine, durable=False) as connection:
+        assert tuple(connection.execute(show).one()) == (
+            "10s",
+            "10s",
+            "30s",
+            "off",
+            "read committed",
+        )
+    engine.dispose()
+
+
+def test_postgres_away_is_a_sentence_and_it_comes_back(make_postgres):
+    server = make_postgres()
+    engine = make_engine(server.url, application_name="test")
+    with transaction(engine) as connection:
+        connection.execute(text("SELECT 1"))
+    server.kill()
+    for _ in range(2):
+        with pytest.raises(DatabaseUnavailable), transaction(engine) as connection:
+            connection.execute(text("SELECT 1"))
+    server.start()
+    with transaction(engine) as connection:
+        assert connection.execute(text("SELECT 1")).scalar_one() == 1
+    engine.dispose()

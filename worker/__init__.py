@@ -1,0 +1,1 @@
+"""What runs behind the queue: actors, the delivery pump and the sweeper."""

@@ -1,0 +1,125 @@
+"""One attempt: the body, the request, and what is to be recorded."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import orjson
+
+from app.domain.deliveries import (
+    DeliveryState,
+    NextStep,
+    Outcome,
+    OutcomeKind,
+    RetryPolicy,
+    next_step,
+)
+from app.domain.envelopes import DocumentData, document_classified, webhook_id
+from app.storage.deliveries import DeliveryResult, DueDelivery
+from worker.sender import Sender, Target, clean
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempted:
+    """An attempt's end, with the step that follows from it."""
+
+    outcome: Outcome
+    step: NextStep
+    result: DeliveryResult
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+class Attempts:
+    """Makes attempts over one sender, by one policy."""
+
+    def __init__(
+        self,
+        sender: Sender,
+        policy: RetryPolicy,
+        *,
+        now: Callable[[], datetime] = _now,
+        random: Callable[[], float] = random.random,
+    ) -> None:
+        self._sender = sender
+        self._policy = policy
+        self._now = now
+        self._random = random
+
+    async def make(self, due: DueDelivery, target: Target) -> Attempted:
+        """Send a delivery once; never raises but when it is cancelled."""
+        try:
+            body = body_of(due)
+        except (orjson.JSONEncodeError, ValueError, RecursionError) as error:
+            outcome = Outcome(kind=OutcomeKind.PERMANENT, error=clean(f"no JSON: {error}"))
+        else:
+            key = due.key
+            outcome = await self._sender.send(
+                target, webhook_id(key.document_id, key.seq, key.generation), body
+            )
+        now = self._now()
+        attempts = due.attempts + 1
+        step = next_step(
+            outcome,
+            attempts,
+            self._policy,
+            now=now,
+            created_at=due.created_at,
+            random=self._random,
+        )
+        return Attempted(
+            outcome=outcome,
+            step=step,
+            result=DeliveryResult(
+                key=due.key,
+                state=step.state,
+                attempts=attempts,
+                due_at=step.due_at,
+                status=outcome.status,
+                error=outcome.error,
+                finished_at=now,
+            ),
+        )
+
+    def without_request(self, due: DueDelivery) -> DeliveryResult | None:
+        """Return the end of a delivery that needs no request, None when it needs one."""
+        if due.document_seq != due.key.seq:
+            return self._ended(due, DeliveryState.SUPERSEDED, None)
+        if due.attempts > len(self._policy.ladder_seconds):
+            # Marked before each request, and never once recorded: every holder died of it.
+            reason = f"{due.attempts} attempts began and none came back"
+            return self._ended(due, DeliveryState.FAILED, reason)
+        return None
+
+    def _ended(self, due: DueDelivery, state: DeliveryState, error: str | None) -> DeliveryResult:
+        return DeliveryResult(
+            key=due.key,
+            state=state,
+            attempts=due.attempts,
+            due_at=None,
+            status=None,
+            error=error,
+            finished_at=self._now(),
+        )
+
+
+def body_of(due: DueDelivery) -> bytes:
+    """Return the body of a delivery: the same for every attempt at the same content."""
+    data = DocumentData(
+        id=due.key.document_id,
+        version=due.version,
+        created_at=due.document_created_at.astimezone(UTC),
+        updated_at=due.document_updated_at.astimezone(UTC),
+        category=due.category,
+        confidence=due.confidence,
+        model_version=due.model_version,
+        content=due.content,
+        topics=due.topics,
+        attributes=due.attributes,
+    )
+    return document_classified(due.created_at.astimezone(UTC), data)

@@ -1,0 +1,204 @@
+"""The pump's way to Postgres and the doorbell: storage is synchronous, so threads wait for it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple, Protocol, TypeVar
+
+import structlog
+from sqlalchemy import Engine
+
+from app.domain.deliveries import DeliveryState
+from app.domain.destinations import Destination
+from app.storage import deliveries, destinations, leases
+from app.storage.deliveries import DeliveryKey, DeliveryResult, DuePage
+from app.storage.engine import transaction
+from app.storage.leases import Lease
+
+LOG = structlog.get_logger(__name__)
+T = TypeVar("T")
+
+WORK_THREADS = 3
+LEASE_THREADS = 1
+CONNECTIONS = WORK_THREADS + LEASE_THREADS
+"""What the pump needs of its engine's pool."""
+DOORBELL_PAUSE_SECONDS = 5.0
+
+
+class Doorbell(Protocol):
+    """The flag that keeps a destination from being rung twice, and the ring itself."""
+
+    def clear(self, tenant_id: int, destination_id: uuid.UUID) -> None:
+        """Let the next ring send a message."""
+
+    def ring(self, tenant_id: int, destination_id: uuid.UUID) -> None:
+        """Send a doorbell message unless one is under way."""
+
+
+class Reading(NamedTuple):
+    """The destination as it is configured now, None when it is gone, and what is due."""
+
+    destination: Destination | None
+    page: DuePage
+
+
+class Renewal(NamedTuple):
+    """Whether the lease is still ours, and the destination as it is configured now."""
+
+    kept: bool
+    destination: Destination | None
+
+
+class Outbox:
+    """Storage and doorbell as coroutines.
+
+    Leases have a thread of their own: renewing must not wait behind reads and results, or one slow
+    table would cost every lease at once.
+    """
+
+    def __init__(self, engine: Engine, doorbell: Doorbell, *, lease_seconds: float) -> None:
+        self._engine = engine
+        self._doorbell = doorbell
+        self._lease_seconds = lease_seconds
+        self._work = ThreadPoolExecutor(WORK_THREADS, thread_name_prefix="outbox")
+        self._leases = ThreadPoolExecutor(LEASE_THREADS, thread_name_prefix="leases")
+        self._doorbell_rests_until = 0.0
+
+    def close(self) -> None:
+        """Let the threads end; one that still waits for Postgres is not waited for."""
+        self._work.shutdown(wait=False, cancel_futures=True)
+        self._leases.shutdown(wait=False, cancel_futures=True)
+
+    async def read(
+        self, lease: Lease, *, after_seq: int, max_rows: int, max_bytes: int, clear_doorbell: bool
+    ) -> Reading:
+        """Read the configuration and what is due.
+
+        Args:
+            lease: says which destination.
+            after_seq: fresh rows begin behind this one.
+            max_rows: of both kinds together.
+            max_bytes: of content, of each kind.
+            clear_doorbell: clear the flag first. Whoever commits behind this read then rings.
+        """
+
+        def work() -> Reading:
+            if clear_doorbell:
+                self._clear_doorbell(lease)
+            with transaction(self._engine, durable=False) as connection:
+                destination = destinations.get(connection, lease.tenant_id, lease.destination_id)
+                page = deliveries.read_due(
+                    connection,
+                    lease.tenant_id,
+                    lease.destination_id,
+                    after_seq=after_seq,
+                    max_rows=max_rows,
+                    max_bytes=max_bytes,
+                )
+                return Reading(destination, page)
+
+        return await self._in(self._work, work)
+
+    async def record(
+        self, lease: Lease, results: Sequence[DeliveryResult]
+    ) -> Counter[DeliveryState]:
+        """Write results in one transaction."""
+
+        def work() -> Counter[DeliveryState]:
+            with transaction(self._engine, durable=False) as connection:
+                return deliveries.record(connection, lease, results)
+
+        return await self._in(self._work, work)
+
+    async def mark_attempts(self, lease: Lease, keys: Sequence[DeliveryKey]) -> None:
+        """Count attempts before they are made. Durable: it must survive what they may cause."""
+
+        def work() -> None:
+            with transaction(self._engine) as connection:
+                deliveries.mark_attempts(connection, lease, keys)
+
+        await self._in(self._work, work)
+
+    async def disable(self, lease: Lease, url: str, reason: str) -> None:
+        """Disable the destination, unless it has been given another URL meanwhile."""
+
+        def work() -> None:
+            with transaction(self._engine) as connection:
+                now = destinations.get(connection, lease.tenant_id, lease.destination_id)
+                if now is not None and now.url == url:
+                    destinations.disable(connection, lease.tenant_id, lease.destination_id, reason)
+
+        await self._in(self._work, work)
+
+    async def has_due(self, tenant_id: int, destination_id: uuid.UUID) -> bool:
+        """Tell whether anything waits."""
+
+        def work() -> bool:
+            with transaction(self._engine, durable=False) as connection:
+                return deliveries.has_due(connection, tenant_id, destination_id)
+
+        return await self._in(self._work, work)
+
+    async def acquire(self, tenant_id: int, destination_id: uuid.UUID, holder: str) -> Lease | None:
+        """Take the lease, if it is free."""
+
+        def work() -> Lease | None:
+            return acquire(self._engine, tenant_id, destination_id, holder, self._lease_seconds)
+
+        return await self._in(self._leases, work)
+
+    async def renew(self, lease: Lease) -> Renewal:
+        """Prolong the lease, and look at the configuration while we are there."""
+
+        def work() -> Renewal:
+            with transaction(self._engine, durable=False) as connection:
+                return Renewal(
+                    leases.renew(connection, lease, self._lease_seconds),
+                    destinations.get(connection, lease.tenant_id, lease.destination_id),
+                )
+
+        return await self._in(self._leases, work)
+
+    async def release(self, lease: Lease) -> None:
+        """Let go of the lease."""
+
+        def work() -> None:
+            with transaction(self._engine, durable=False) as connection:
+                leases.release(connection, lease)
+
+        await self._in(self._leases, work)
+
+    async def ring(self, lease: Lease) -> None:
+        """Call whoever comes first to this destination, ourselves included."""
+
+        def work() -> None:
+            self._clear_doorbell(lease)
+            self._doorbell.ring(lease.tenant_id, lease.destination_id)
+
+        await self._in(self._work, work)
+
+    def _clear_doorbell(self, lease: Lease) -> None:
+        # Delivery goes on without Redis: the flag expires by itself, and the sweeper rings.
+        if time.monotonic() < self._doorbell_rests_until:
+            return
+        try:
+            self._doorbell.clear(lease.tenant_id, lease.destination_id)
+        except Exception as error:  # noqa: BLE001  (whatever the client raises means the same)
+            self._doorbell_rests_until = time.monotonic() + DOORBELL_PAUSE_SECONDS
+            LOG.warning("doorbell.unreachable", error=str(error))
+
+    async def _in(self, threads: ThreadPoolExecutor, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(threads, work)
+
+
+def acquire(
+    engine: Engine, tenant_id: int, destination_id: uuid.UUID, holder: str, ttl_seconds: float
+) -> Lease | None:
+    """Take a destination's lease from any thread, if it is free."""
+    with transaction(engine, durable=False) as connection:
+        return leases.acquire(connection, tenant_id, destination_id, holder, ttl_seconds)

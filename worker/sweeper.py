@@ -1,0 +1,94 @@
+"""The sweeper: what doorbells missed, crashes left and counters gathered, once a second.
+
+Runs in a thread of every worker process; one atomic update in Postgres decides whose turn it is,
+so ten workers sweep as often as one.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import TypeVar
+
+import structlog
+from redis import RedisError
+from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import SQLAlchemyError
+
+from app.domain.documents import DEFAULT_TENANT
+from app.domain.errors import DatabaseUnavailable
+from app.storage import counters, deliveries, ticks
+from app.storage.engine import transaction
+from worker.ingest import Ring
+
+T = TypeVar("T")
+LOG = structlog.get_logger(__name__)
+LOOK_EVERY_SECONDS = 0.5
+SWEEP_EVERY_SECONDS = 1.0
+FOLD_EVERY_SECONDS = 5.0
+DEAD_LETTERS_EVERY_SECONDS = 5.0
+
+
+class Sweeper:
+    """Does the periodic work whenever it is this process's turn."""
+
+    def __init__(self, engine: Engine, ring: Ring, move_dead_letters: Callable[[], int]) -> None:
+        """Keep the parts.
+
+        Args:
+            engine: the database.
+            ring: rings destinations.
+            move_dead_letters: takes given-up messages from Redis to Postgres; returns how many.
+        """
+        self._engine = engine
+        self._ring = ring
+        self._move_dead_letters = move_dead_letters
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="sweeper", daemon=True)
+
+    def start(self) -> None:
+        """Begin to look, twice a second."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End behind the work that is under way."""
+        self._stopping.set()
+        self._thread.join(timeout=10)
+
+    def _run(self) -> None:
+        while not self._stopping.wait(LOOK_EVERY_SECONDS):
+            try:
+                self.look()
+            except (DatabaseUnavailable, SQLAlchemyError, RedisError) as error:
+                LOG.warning("sweep.failed", reason=str(error).splitlines()[0])
+
+    def look(self) -> None:
+        """Do what is due, if it is this process's turn."""
+        if self._turn("sweep", SWEEP_EVERY_SECONDS):
+            self.sweep()
+        if self._turn("fold", FOLD_EVERY_SECONDS):
+            self._in_transaction(lambda connection: counters.fold(connection, DEFAULT_TENANT))
+        if self._turn("dead_letters", DEAD_LETTERS_EVERY_SECONDS) and (
+            moved := self._move_dead_letters()
+        ):
+            LOG.error("dead_letters.moved", messages=moved)
+
+    def sweep(self) -> None:
+        """Ring destinations that wait unheld, and cancel what deleted ones still have open."""
+        waiting = self._in_transaction(
+            lambda connection: ticks.waiting_destinations(connection, DEFAULT_TENANT)
+        )
+        if waiting:
+            self._ring(DEFAULT_TENANT, waiting)
+        self._in_transaction(
+            lambda connection: deliveries.cancel_of_deleted_destinations(connection, DEFAULT_TENANT)
+        )
+
+    def _turn(self, name: str, every_seconds: float) -> bool:
+        return self._in_transaction(
+            lambda connection: ticks.take(connection, DEFAULT_TENANT, name, every_seconds)
+        )
+
+    def _in_transaction(self, work: Callable[[Connection], T]) -> T:
+        with transaction(self._engine, durable=False) as connection:
+            return work(connection)
