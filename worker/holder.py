@@ -49,7 +49,8 @@ LONGEST_POLL_SECONDS = 2.0
 TENURE_SECONDS = 10.0
 """After this a destination may go to another process, if this one has several."""
 YIELD_PATIENCE_SECONDS = 1.0
-READ_PAUSE_SECONDS = 0.5
+FIRST_READ_PAUSE_SECONDS = 0.5
+LONGEST_READ_PAUSE_SECONDS = 5.0
 RECORD_PATIENCE_SECONDS = 3.0
 CAREFUL_FROM_LOST_LEASES = 2
 
@@ -119,6 +120,7 @@ class Holder:
         self._yielding = False
         self._more = False
         self._read_at = 0.0
+        self._read_pause = FIRST_READ_PAUSE_SECONDS
         self._page_rows = SMALL_PAGE_ROWS
         self._page_began_at = 0.0
         self._poll_seconds = LINGER_SECONDS
@@ -167,8 +169,10 @@ class Holder:
                 new = await self._read()
             except Exception as error:  # noqa: BLE001  (a destination's trouble stays its own)
                 self._log_failure("delivery.read_failed", error)
-                self._read_at = self._loop.time() + READ_PAUSE_SECONDS
+                self._read_at = self._loop.time() + self._read_pause
+                self._read_pause = min(2 * self._read_pause, LONGEST_READ_PAUSE_SECONDS)
                 continue
+            self._read_pause = FIRST_READ_PAUSE_SECONDS
             if not (self._barred or new or self._more or was_busy or self._bell.unheard):
                 return Ending.IDLE
             self._plan_read(new)

@@ -36,8 +36,8 @@ class Doorbell(Protocol):
     def clear(self, tenant_id: int, destination_id: uuid.UUID) -> None:
         """Let the next ring send a message."""
 
-    def ring(self, tenant_id: int, destination_id: uuid.UUID) -> None:
-        """Send a doorbell message unless one is under way."""
+    def ring(self, tenant_id: int, destination_ids: Sequence[uuid.UUID]) -> int:
+        """Send a doorbell message to each unless one is under way; return how many were sent."""
 
 
 class Reading(NamedTuple):
@@ -178,7 +178,7 @@ class Outbox:
 
         def work() -> None:
             self._clear_doorbell(lease)
-            self._doorbell.ring(lease.tenant_id, lease.destination_id)
+            self._doorbell.ring(lease.tenant_id, [lease.destination_id])
 
         await self._in(self._work, work)
 

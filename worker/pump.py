@@ -22,6 +22,7 @@ from sqlalchemy import Engine
 
 from app.domain.addresses import Network
 from app.domain.deliveries import RetryPolicy
+from app.domain.errors import DatabaseUnavailable
 from app.settings import Settings
 from app.storage.leases import Lease
 from worker.attempts import Attempts
@@ -221,6 +222,8 @@ class Pump:
                 empty_rounds = 0 if holder.found_work else empty_rounds + 1
                 look = ending is Ending.IDLE and empty_rounds < EMPTY_ROUNDS
                 lease = await self._look_again(seat, lease, ending, look=look)
+        except DatabaseUnavailable as error:
+            LOG.warning("holder.failed", destination_id=str(first.destination_id), error=str(error))
         except Exception:
             LOG.exception("holder.failed", destination_id=str(first.destination_id))
         finally:
@@ -241,7 +244,6 @@ class Pump:
             if not has_due and not seat.bell.unheard:
                 self._leave_locked(seat, lease)
                 return None
-            seat.bell.rings += 1
         return await outbox.acquire(lease.tenant_id, lease.destination_id, self.name)
 
     def _leave(self, seat: _Seat, lease: Lease) -> None:

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 from app.local.errors import EngineMismatch, FolderBusy, FolderForbidden, FolderForeign
 from app.local.processes import RunFolder, start_stamp
-from app.local.sockets import fallback_for
+from app.local.sockets import forget_sockets
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -157,7 +157,7 @@ class DataFolder:
                 shutil.rmtree(entry)
             else:
                 entry.unlink(missing_ok=True)
-        shutil.rmtree(fallback_for(self.path / "sockets"), ignore_errors=True)
+        forget_sockets(self.path / "sockets")
         left = sorted(self.path.iterdir())
         if not left:
             self.path.rmdir()

@@ -26,6 +26,7 @@ from app.local.instance import Client, Instance, forget_instance, note_instance
 from app.local.logfiles import bound, last_lines, rotate
 from app.local.processes import start_stamp
 from app.local.servers import PrivateServers
+from app.local.sockets import forget_sockets
 from app.local.tasks import Events, Task
 
 if TYPE_CHECKING:
@@ -98,6 +99,7 @@ class Launcher:
         rotate(folder.path / "logs")
         guard = start_guard(folder.run, keep_open=(lock,))
         self._undo.callback(_dismiss, guard)
+        self._undo.callback(forget_sockets, folder.path / "sockets")
         self._undo.callback(self._stop_everything)
         self._environment = {
             "DESTINATION_ALLOW_CIDRS": LOOPBACK,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import socket
 import stat
 import tempfile
@@ -37,6 +38,11 @@ def fallback_for(preferred: Path) -> Path:
     """Return the temporary folder: the same each time, so that killed runs leave only one."""
     digest = hashlib.sha256(bytes(preferred)).hexdigest()[:10]
     return Path(tempfile.gettempdir()) / f"docyard-{os.geteuid()}-{digest}"
+
+
+def forget_sockets(preferred: Path) -> None:
+    """Remove the temporary folder, if there is one."""
+    shutil.rmtree(fallback_for(preferred), ignore_errors=True)
 
 
 def _usable(folder: Path) -> bool:

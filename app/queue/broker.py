@@ -115,7 +115,9 @@ class HardenedBroker(RedisBroker):
         self.seen[queue] = time.monotonic()
 
     def _should_do_maintenance(self, command: str) -> int:
-        return int(getattr(self._maintaining, "now", False) or super()._should_do_maintenance(command))
+        return int(
+            getattr(self._maintaining, "now", False) or super()._should_do_maintenance(command)
+        )
 
 
 def _renew_identity_after_fork(broker: HardenedBroker) -> None:
@@ -130,5 +132,3 @@ def _renew_identity_after_fork(broker: HardenedBroker) -> None:
             forked._wake = WakeListener(forked.client, forked.namespace)  # noqa: SLF001  (our own)
 
     os.register_at_fork(after_in_child=renew)
-
-

@@ -26,9 +26,7 @@ class Depth:
     oldest_seconds: float | None
 
 
-async def depths(
-    client: redis.asyncio.Redis, namespace: str, queues: Iterable[str]
-) -> list[Depth]:
+async def depths(client: redis.asyncio.Redis, namespace: str, queues: Iterable[str]) -> list[Depth]:
     """Return the backlog of each queue, in one round trip."""
     names, keys = list(queues), Keys(namespace)
     async with client.pipeline(transaction=False) as pipeline:

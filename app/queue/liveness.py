@@ -65,8 +65,7 @@ class Watchdog(Middleware):
         return [
             queue
             for queue, thread in worker.consumers.items()
-            if not thread.is_alive()
-            or now - broker.seen.get(queue, now) > self._silent_seconds
+            if not thread.is_alive() or now - broker.seen.get(queue, now) > self._silent_seconds
         ]
 
 

@@ -143,3 +143,16 @@ def _bump(connection: Connection, tenant_id: int) -> None:
         ),
         values,
     )
+
+
+def count(connection: Connection, tenant_id: int) -> int:
+    """Return how many destinations there are that are not deleted."""
+    return int(
+        connection.execute(
+            text(
+                "SELECT count(*) FROM destinations"
+                " WHERE tenant_id = :tenant_id AND deleted_at IS NULL"
+            ),
+            {"tenant_id": tenant_id},
+        ).scalar_one()
+    )

@@ -1,11 +1,9 @@
-"""Runs the launcher with stand-in parts: python launch.py FOLDER PORT WEB_MODE WORKER_MODE."""
+"""Runs the launcher with stand-ins: ``python -m tests.local.launch FOLDER PORT WEB WORKER``."""
+# ruff: noqa: T201 - what it prints is what the tests read
 
 import os
 import sys
 from pathlib import Path
-
-HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parents[1]))
 
 from app.local.errors import LocalError
 from app.local.folder import DataFolder
@@ -15,7 +13,7 @@ from app.local.processes import StopRule
 
 
 def part(name, mode, rank):
-    command = (sys.executable, "-S", str(HERE / "standin_part.py"), name, mode)
+    command = (sys.executable, "-S", str(Path(__file__).with_name("standin_part.py")), name, mode)
     grace = 0.5 if mode == "worker-stubborn" else 10
     return Part(name=name, command=command, rule=StopRule(stop_rank=rank, grace_seconds=grace))
 
@@ -42,4 +40,5 @@ def main(folder, port, web="web", worker="worker"):
     print("down", flush=True)
 
 
-main(*sys.argv[1:])
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,7 +1,9 @@
 """A stand-in for the web process or the worker: answers /readyz, notes what happened to it.
 
-python standin_part.py NAME MODE, where MODE is web, worker, web-dies or worker-stubborn.
+``python standin_part.py NAME MODE``; the mode is web, web-dies, worker, worker-stubborn (does not
+end) or worker-slow (likewise, and is given time).
 """
+# ruff: noqa: T201 - its log is what the tests read
 
 import json
 import os
@@ -16,7 +18,7 @@ print(f"{name} speaks", flush=True)
 
 def stopped(*_):
     print(f"{name} got SIGTERM", flush=True)
-    if mode != "worker-stubborn":
+    if mode not in {"worker-stubborn", "worker-slow"}:
         sys.exit(0)
 
 

@@ -110,9 +110,7 @@ class Running:
         self.client.close()
 
     def empty(self, queue="q"):
-        return all(
-            self.client.hlen(f"{NS}:{name}.msgs") == 0 for name in (queue, f"{queue}.DQ")
-        )
+        return all(self.client.hlen(f"{NS}:{name}.msgs") == 0 for name in (queue, f"{queue}.DQ"))
 
 
 @BOTH

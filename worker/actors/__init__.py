@@ -25,9 +25,7 @@ def register_ingest(broker: dramatiq.Broker, ingest: Callable[[Chunk], None]) ->
         *, tenant_id: int, chunk_id: str, seq: int, documents: list[dict[str, Any]]
     ) -> None:
         ingest(
-            Chunk(
-                tenant_id=tenant_id, chunk_id=uuid.UUID(chunk_id), seq=seq, documents=documents
-            )
+            Chunk(tenant_id=tenant_id, chunk_id=uuid.UUID(chunk_id), seq=seq, documents=documents)
         )
 
     dramatiq.actor(
@@ -43,9 +41,7 @@ def register_ingest(broker: dramatiq.Broker, ingest: Callable[[Chunk], None]) ->
         broker.declare_queue(lane)
 
 
-def register_delivery(
-    broker: dramatiq.Broker, deliver: Callable[[int, uuid.UUID], None]
-) -> None:
+def register_delivery(broker: dramatiq.Broker, deliver: Callable[[int, uuid.UUID], None]) -> None:
     """Register the actor that answers doorbells."""
 
     def deliver_destination(*, tenant_id: int, destination_id: str) -> None:

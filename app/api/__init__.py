@@ -1,0 +1,1 @@
+"""The HTTP surface. Routes read their inputs, call one service and return what it says."""

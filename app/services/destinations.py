@@ -1,0 +1,61 @@
+"""Registering, reading and deleting destinations."""
+
+from __future__ import annotations
+
+import uuid
+from datetime import UTC, datetime
+
+from sqlalchemy import Engine
+
+from app.domain.destinations import Destination, DestinationInput, make_destination
+from app.domain.errors import DestinationNotFound
+from app.storage import destinations
+from app.storage.engine import transaction
+
+
+def create_destination(engine: Engine, tenant_id: int, given: DestinationInput) -> Destination:
+    """Register a destination; every document accepted from now on can reach it.
+
+    Raises:
+        DestinationKeyTaken: another one has this key.
+        DestinationUrlRefused: the URL is not one that Docyard will call.
+    """
+    destination = make_destination(tenant_id, given, now=datetime.now(UTC))
+    with transaction(engine) as connection:
+        destinations.create(connection, destination)
+    return destination
+
+
+def get_destination(engine: Engine, tenant_id: int, destination_id: uuid.UUID) -> Destination:
+    """Return a destination.
+
+    Raises:
+        DestinationNotFound: there is none, or it was deleted.
+    """
+    with transaction(engine) as connection:
+        destination = destinations.get(connection, tenant_id, destination_id)
+    if destination is None:
+        raise DestinationNotFound(destination_id)
+    return destination
+
+
+def list_destinations(
+    engine: Engine, tenant_id: int, *, limit: int, after: uuid.UUID | None
+) -> tuple[list[Destination], uuid.UUID | None]:
+    """Return a page of destinations, and the id to go on from where there are more."""
+    with transaction(engine) as connection:
+        found = destinations.list_page(connection, tenant_id, limit=limit + 1, after=after)
+    page = found[:limit]
+    return page, page[-1].id if len(found) > limit else None
+
+
+def delete_destination(engine: Engine, tenant_id: int, destination_id: uuid.UUID) -> None:
+    """Delete a destination; what it has open is cancelled.
+
+    Raises:
+        DestinationNotFound: nothing was deleted.
+    """
+    with transaction(engine) as connection:
+        deleted = destinations.soft_delete(connection, tenant_id, destination_id)
+    if not deleted:
+        raise DestinationNotFound(destination_id)

@@ -1,0 +1,87 @@
+"""Whether the parts behind the web process are there, and what they promise."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import redis.asyncio
+from redis.exceptions import RedisError
+from sqlalchemy import Engine
+from starlette.concurrency import run_in_threadpool
+
+from app.domain.errors import DatabaseUnavailable
+from app.queue.depth import Depth, depths
+from app.queue.durability import RANK, read_durability
+from app.queue.names import DELIVER, LANES
+from app.settings import Durability
+from app.storage.destinations import count
+from app.storage.documents import count_estimate
+from app.storage.engine import transaction
+from app.storage.migrate import current_revision, head_revision
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Readiness:
+    """What ``/readyz`` tells.
+
+    Attributes:
+        ready: documents can be taken in, stored and read.
+        durability: what a 202 is worth on the Redis in use.
+        problems: per part, what is wrong with it.
+    """
+
+    ready: bool
+    durability: Durability
+    queues: list[Depth] = field(default_factory=list)
+    problems: dict[str, str] = field(default_factory=dict)
+
+
+async def check_readiness(
+    engine: Engine,
+    client: redis.asyncio.Redis,
+    *,
+    namespace: str,
+    required: str | None,
+) -> Readiness:
+    """Ask Postgres and Redis; never raises for what it finds."""
+    problems: dict[str, str] = {}
+    durability: Durability = "unknown"
+    queues: list[Depth] = []
+    try:
+        durability = await read_durability(client)
+        queues = await depths(client, namespace, (*LANES, DELIVER))
+    except (RedisError, OSError) as error:
+        problems["redis"] = str(error)
+    else:
+        if required is not None and RANK[durability] < RANK[required]:
+            problems["redis"] = f"durability is {durability}, {required} is required"
+    if fault := await run_in_threadpool(_database_fault, engine):
+        problems["postgres"] = fault
+    return Readiness(ready=not problems, durability=durability, queues=queues, problems=problems)
+
+
+def _database_fault(engine: Engine) -> str | None:
+    try:
+        with transaction(engine) as connection:
+            found = current_revision(connection)
+    except DatabaseUnavailable as error:
+        return str(error)
+    needed = head_revision()
+    # A newer schema is fine: during a deploy the old version runs on for a while.
+    if found is None or found < needed:
+        return f"schema {found or 'missing'}, {needed} is needed: run `python -m app migrate`"
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """Cheap counts for the front page."""
+
+    documents_estimate: int
+    destinations: int
+
+
+def count_totals(engine: Engine, tenant_id: int) -> Totals:
+    """Return about how many documents and exactly how many destinations there are."""
+    with transaction(engine) as connection:
+        return Totals(count_estimate(connection), count(connection, tenant_id))

@@ -1,0 +1,257 @@
+"""Deliveries a second through the pump ÷ requests a second of a bare aiohttp loop.
+
+    python -m bench.deliver --rounds 5 --deliveries 10000
+
+Both sides POST the same bytes to the same receiver process with 50 connections, on uvloop, each
+from a process of its own. The pump reads its rows from a real Postgres, signs, and records every
+result; the bare loop does nothing but send. A rate is that of the receiver: requests divided by the
+time from the first to the last. A round that loses, repeats or does not record one is void.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import ipaddress
+import json
+import logging
+import multiprocessing
+import random
+import socket
+import statistics
+import tempfile
+import time
+import urllib.request
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+import structlog
+import uvloop
+from aiohttp import ClientSession, DummyCookieJar, TCPConnector
+from sqlalchemy import Engine, text
+
+from app.domain.destinations import Destination, DestinationInput, make_destination
+from app.domain.documents import DEFAULT_TENANT, accepted_at
+from app.domain.predictions import Prediction
+from app.domain.routing import Route
+from app.local.folder import DataFolder
+from app.local.servers import PrivateServers
+from app.storage import deliveries, destinations
+from app.storage.documents import IncomingDocument
+from app.storage.engine import make_engine, transaction
+from app.storage.ingest import Batch, apply
+from app.storage.migrate import migrate
+from bench import counting_receiver
+from worker.attempts import body_of
+from worker.deliver import DeliveryResources, deliver
+from worker.outbox import CONNECTIONS
+from worker.pump import Pump, PumpOptions
+
+CONNECTIONS_TO_RECEIVER = 50
+WORDS = 250
+CHUNK = 500
+SPAWN = multiprocessing.get_context("spawn")
+LOOPBACK = ipaddress.ip_network("127.0.0.0/8")
+
+
+class SilentDoorbell:
+    """Rings nobody: the bench rings by hand, once."""
+
+    def clear(self, tenant_id: int, destination_id: uuid.UUID) -> None:
+        """Nothing to clear."""
+
+    def ring(self, tenant_id: int, destination_ids: Sequence[uuid.UUID]) -> int:  # noqa: ARG002
+        """Nobody to call."""
+        return 0
+
+
+def main() -> None:
+    """Run the rounds and print the ratio."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--deliveries", type=int, default=10_000)
+    arguments = parser.parse_args()
+    with _database() as url, _receiver() as receiver_url:
+        engine = make_engine(url, application_name="bench", pool_size=2)
+        destination = _plan(engine, receiver_url, arguments.deliveries)
+        bare, pumped = [], []
+        for number in range(1, arguments.rounds + 1):
+            bare.append(_round(receiver_url, run_bare, (url, destination), arguments.deliveries))
+            pumped.append(_round(receiver_url, run_pump, (url, destination), arguments.deliveries))
+            _require_recorded(engine, arguments.deliveries)
+            _make_pending_again(engine)
+            print(f"round {number}: bare {bare[-1]:,.0f}/s, pump {pumped[-1]:,.0f}/s")
+        engine.dispose()
+    ratios = [ours / theirs for ours, theirs in zip(pumped, bare, strict=True)]
+    print(
+        f"medians of {arguments.rounds}: bare aiohttp {statistics.median(bare):,.0f}/s, "
+        f"pump {statistics.median(pumped):,.0f}/s, ratio {statistics.median(ratios):.2f}"
+    )
+
+
+# Rounds
+
+
+def run_bare(database_url: str, destination: Destination) -> None:
+    """Child process: send every body once, as fast as aiohttp does."""
+    engine = make_engine(database_url, application_name="bench")
+    with transaction(engine) as connection:
+        page = deliveries.read_due(
+            connection,
+            DEFAULT_TENANT,
+            destination.id,
+            after_seq=0,
+            max_rows=10**6,
+            max_bytes=10**10,
+        )
+    bodies = [body_of(due) for due in page.fresh]
+    engine.dispose()
+    uvloop.run(_send_all(destination.url, bodies))
+
+
+async def _send_all(url: str, bodies: list[bytes]) -> None:
+    waiting = iter(bodies)
+
+    async def send() -> None:
+        for body in waiting:
+            async with session.post(url, data=body) as response:
+                await response.read()
+
+    connector = TCPConnector(limit=0)
+    async with ClientSession(connector=connector, cookie_jar=DummyCookieJar()) as session:
+        await asyncio.gather(*(send() for _ in range(CONNECTIONS_TO_RECEIVER)))
+
+
+def run_pump(database_url: str, destination: Destination) -> None:
+    """Child process: a pump that is rung once, and stops when it has let go."""
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.INFO))
+    engine = make_engine(database_url, application_name="bench", pool_size=CONNECTIONS + 1)
+    options = PumpOptions(concurrency=CONNECTIONS_TO_RECEIVER, allowed=(LOOPBACK,))
+    pump = Pump(engine, SilentDoorbell(), options)
+    pump.start()
+    deliver(DeliveryResources(engine=engine, pump=pump), DEFAULT_TENANT, destination.id)
+    while pump.held:
+        time.sleep(0.05)
+    pump.stop()
+    engine.dispose()
+
+
+def _round(
+    receiver_url: str, target: object, arguments: tuple[str, Destination], expected: int
+) -> float:
+    _get(receiver_url + "reset")
+    child = SPAWN.Process(target=target, args=arguments)  # type: ignore[arg-type]  # a function
+    child.start()
+    child.join()
+    counts = json.loads(_get(receiver_url + "count"))
+    distinct = counts["distinct"] or expected
+    if child.exitcode or counts["requests"] != expected or distinct != expected:
+        message = f"void: exit code {child.exitcode}, {counts}, expected {expected}"
+        raise SystemExit(message)
+    return float((expected - 1) / counts["seconds"])
+
+
+# Data
+
+
+def _plan(engine: Engine, receiver_url: str, count: int) -> Destination:
+    given = DestinationInput(key="bench", url=receiver_url)
+    destination = make_destination(DEFAULT_TENANT, given, now=datetime.now(UTC))
+    with transaction(engine) as connection:
+        destinations.create(connection, destination)
+    for start in range(0, count, CHUNK):
+        documents = [_document(number) for number in range(start, min(start + CHUNK, count))]
+        batch = Batch(
+            tenant_id=DEFAULT_TENANT, chunk_id=uuid.uuid4(), documents=documents, rejections=[]
+        )
+        with transaction(engine) as connection:
+            apply(connection, batch, lambda _: [Route(destination.id, "broadcast")])
+    return destination
+
+
+def _document(number: int) -> IncomingDocument:
+    words = random.Random(number)  # noqa: S311  (filler text)
+    seq = 1_700_000_000_000_000 + number
+    return IncomingDocument(
+        tenant_id=DEFAULT_TENANT,
+        id=uuid.UUID(int=number + 1),
+        version=0,
+        seq=seq,
+        content=" ".join("".join(words.choices("etaoinshrdlu", k=5)) for _ in range(WORDS)),
+        topics=["bench.deliver"],
+        keys=None,
+        delivery=None,
+        priority=None,
+        attributes={"number": number},
+        created_at=accepted_at(seq),
+        updated_at=accepted_at(seq),
+        prediction=Prediction("sci.space", 0.93, "bench"),
+    )
+
+
+def _require_recorded(engine: Engine, expected: int) -> None:
+    with transaction(engine) as connection:
+        states = connection.execute(text("SELECT state, count(*) FROM deliveries GROUP BY state"))
+        found = dict(states.tuples().all())
+    if found != {"delivered": expected}:
+        raise SystemExit(f"void: recorded {found}, expected {expected} delivered")
+
+
+def _make_pending_again(engine: Engine) -> None:
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(
+            text("UPDATE deliveries SET state = 'pending', attempts = 0, ended_at = NULL")
+        )
+        connection.execute(text("VACUUM FULL ANALYZE deliveries"))
+        connection.execute(text("VACUUM ANALYZE documents"))
+
+
+# Servers
+
+
+@contextmanager
+def _database() -> Iterator[str]:
+    with tempfile.TemporaryDirectory(prefix="docyard-bench-") as name:
+        folder = DataFolder(Path(name) / "data")
+        folder.claim()
+        servers = PrivateServers(folder, with_postgres=True, with_valkey=False)
+        for start in servers.starters():
+            start()
+        assert servers.postgres is not None  # noqa: S101  (asked for above)
+        try:
+            url = servers.postgres.url()
+            migrate(url)
+            yield url
+        finally:
+            servers.postgres.stop()
+
+
+@contextmanager
+def _receiver() -> Iterator[str]:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    process = SPAWN.Process(target=counting_receiver.run, args=(port,), daemon=True)
+    process.start()
+    url = f"http://127.0.0.1:{port}/"
+    for _ in range(100):
+        try:
+            _get(url + "count")
+            break
+        except OSError:
+            time.sleep(0.1)
+    yield url
+    process.terminate()
+    process.join()
+
+
+def _get(url: str) -> bytes:
+    with urllib.request.urlopen(url, timeout=5) as answer:  # noqa: S310  (our own receiver)
+        return bytes(answer.read())
+
+
+if __name__ == "__main__":
+    main()
