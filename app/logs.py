@@ -9,7 +9,7 @@ import structlog
 
 from app.settings import Settings
 
-QUIET = ("uvicorn.access", "dramatiq")
+QUIET = ("uvicorn.access", "dramatiq", "alembic")
 """Libraries that log every request or message; from them only warnings."""
 
 

@@ -16,7 +16,7 @@ from app.api.intake import PostDocument
 from app.api.parts import Parts
 from app.queue.connection import connect_async
 from app.queue.durability import read_durability, require
-from app.queue.intake import Intake, IntakeLimits
+from app.queue.intake import Intake, IntakeLimits, high_water_marks
 from app.settings import Settings, load_settings
 from app.storage.engine import make_engine
 
@@ -65,7 +65,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     intake = Intake(
         client,
         namespace=settings.redis_namespace,
-        limits=IntakeLimits(lane_messages=settings.high_water_mark),
+        limits=IntakeLimits(high_water=high_water_marks(settings.high_water_mark)),
     )
     try:
         durability = await read_durability(client)

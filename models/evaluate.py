@@ -74,7 +74,9 @@ def main(
         raise typer.Exit(1) from None
     typer.echo(f"model     {classifier.version}")
     for name, texts in (("whole", test), ("stripped", stripped(test))):
-        typer.echo(f"{name:9} " + "  ".join(f"{k} {v}" for k, v in score(classifier, texts).items()))
+        typer.echo(
+            f"{name:9} " + "  ".join(f"{k} {v}" for k, v in score(classifier, texts).items())
+        )
 
 
 if __name__ == "__main__":

@@ -42,6 +42,7 @@ class ModelHolder:
         classifier = self._load()
         if classifier is None:
             return [None] * len(texts)
+        LOG.debug("model.called", texts=len(texts))
         return list(classifier.classify(texts))
 
     def usable(self) -> bool:

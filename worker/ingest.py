@@ -1,4 +1,4 @@
-"""What becomes of a chunk: classify it whole, apply it in one transaction, ring the destinations."""
+"""What becomes of a chunk: classify it whole, apply it in one transaction, ring destinations."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from app.domain.predictions import Prediction
 from app.domain.routing import plan_routes
 from app.domain.text import text_fault
 from app.queue.messages import Chunk
+from app.queue.retries import HandBack
 from app.storage import ticks
 from app.storage.destinations import DestinationCache
 from app.storage.documents import IncomingDocument
@@ -36,12 +37,12 @@ FIRST_PAUSE_SECONDS = 0.2
 LONGEST_PAUSE_SECONDS = 5.0
 
 T = TypeVar("T")
-Ring = Callable[[int, Sequence[uuid.UUID]], None]
+Ring = Callable[[int, Sequence[uuid.UUID]], object]
 """Rings the destinations of a tenant."""
 
 
-class Stopping(RuntimeError):
-    """The process must stop while Postgres is away; the queue keeps the chunk."""
+class Stopping(HandBack):
+    """The process must stop while Postgres is away; the chunk goes back to its queue untried."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

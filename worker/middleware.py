@@ -6,7 +6,7 @@ from dramatiq.middleware import Middleware
 
 from app.queue.lanes import LaneOrder
 from app.queue.liveness import TerminateOnce, Watchdog
-from app.queue.retries import HardenedRetries
+from app.queue.retries import DelayedInMemory, HardenedRetries
 
 
 def worker_middleware() -> list[Middleware]:
@@ -19,8 +19,9 @@ def worker_middleware() -> list[Middleware]:
     return [
         # After the actor: decides whether a message is done, retried, given up or handed back.
         HardenedRetries(),
-        # Before the threads start: the queue that they read.
+        # Before the threads start: the queue that they read, and a bound.
         LaneOrder(),
+        DelayedInMemory(),
         # After boot: one SIGTERM counts, and a broken process ends.
         TerminateOnce(),
         Watchdog(),

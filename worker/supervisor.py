@@ -73,6 +73,7 @@ class Supervisor:
             environment: for the children; carries the settings.
         """
         self._reading_end, self._writing_end = os.pipe()
+        os.set_inheritable(self._writing_end, False)  # noqa: FBT003  (the call's only form)
         self._environment = {
             **environment,
             **SINGLE_THREADED,

@@ -1,12 +1,10 @@
 """OpenAPI: FastAPI's own description, with ``POST /documents`` added by hand.
 
-``python -m app.api.schema`` prints it; ``openapi.json`` holds it, and a test compares the two.
+``python -m app openapi`` prints it; ``openapi.json`` holds it, and a test compares the two.
 """
 
 from __future__ import annotations
 
-import json
-import sys
 from typing import Any
 
 from fastapi import FastAPI
@@ -126,15 +124,3 @@ def _problem() -> dict[str, Any]:
         },
     }
 
-
-def main() -> None:
-    """Print the description."""
-    from app.main import create_app  # noqa: PLC0415  (the composition root; only for this command)
-    from app.settings import Settings  # noqa: PLC0415  (likewise)
-
-    json.dump(create_app(Settings()).openapi(), sys.stdout, indent=2, ensure_ascii=False)
-    sys.stdout.write("\n")
-
-
-if __name__ == "__main__":
-    main()

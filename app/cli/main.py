@@ -19,6 +19,7 @@ COMMANDS = (
     "serve",
     "worker",
     "migrate",
+    "openapi",
     # a person does
     "up",
     "status",

@@ -20,11 +20,13 @@ def reset(*, yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask."
     if not folder.is_ours:
         raise FolderForeign(folder.path)
     folder.lock()
-    if not yes:
-        typer.confirm(f"Delete all documents and everything else in {folder.path}?", abort=True)
-    folder.run.stop_all()
-    left = folder.delete()
-    folder.unlock()
+    try:
+        if not yes:
+            typer.confirm(f"Delete all documents and everything else in {folder.path}?", abort=True)
+        folder.run.stop_all()
+        left = folder.delete()
+    finally:
+        folder.unlock()
     print(f"Deleted the data in {folder.path}.")
     if left:
         print(f"Left alone, since it is not ours: {', '.join(path.name for path in left)}.")

@@ -55,9 +55,15 @@ def _show_answers(instance: Instance) -> bool:
 
 
 def _flat(answer: Any, prefix: str = "") -> list[tuple[str, Any]]:
-    """Return the leaves of a JSON answer with dotted names, without links."""
+    """Return the leaves of a JSON answer with dotted names, without links and empty lists."""
+    if isinstance(answer, list):
+        # An object in a list is known by its first field, as in {"queue": "ingest", …}.
+        named = [item for item in answer if isinstance(item, dict) and item]
+        answer = {str(item.pop(next(iter(item)))): item for item in named} or (
+            ", ".join(map(str, answer)) if answer else {}
+        )
     if not isinstance(answer, dict):
-        return [(prefix.rstrip("."), answer)] if prefix else []
+        return [(prefix.rstrip("."), answer)] if prefix and answer is not None else []
     return [
         leaf
         for name, value in answer.items()

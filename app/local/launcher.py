@@ -153,6 +153,10 @@ class Launcher:
                 environment=self._environment,
                 cwd=PROJECT,
             )
+        self._wait_until_ready()
+        self._note_instance()
+
+    def _note_instance(self) -> None:
         self._undo.callback(forget_instance, self._folder)
         note_instance(
             self._folder,
@@ -164,7 +168,6 @@ class Launcher:
                 stamp=start_stamp(os.getpid()) or "",
             ),
         )
-        self._wait_until_ready()
 
     def _wait_until_ready(self) -> None:
         client = Client(self.address, timeout=2.0)

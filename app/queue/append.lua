@@ -1,49 +1,48 @@
 -- Appends chunks to a lane: all of them or none, each at most once, in rising order.
 --
--- KEYS: ids, bodies, seq, accepted, then one mark per chunk
--- ARGV: lane, wake channel, most messages in the lane, seconds that a mark lives,
---       then per chunk: message id, count, head, tail
--- Returns the first order number of each chunk, or {-1, length} when the lane is full.
+-- KEYS: ids, bodies, delayed bodies, seq, accepted, queued, marks
+-- ARGV: lane, wake channel, high-water mark of the lane, seconds that a mark lives, mark,
+--       then per chunk: message id, documents in it, head, tail
+-- Returns {1, first order number}, {0, 0} when this very append was done before,
+--         {-1, documents queued} when the lane is full.
 
-local ids, bodies, seq_key, accepted = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
-local lane, channel, most, mark_seconds = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4]
+local ids, bodies, delayed, seq_key, accepted, queued_key, marks = unpack(KEYS)
+local lane, channel, high_water = ARGV[1], ARGV[2], tonumber(ARGV[3])
+local mark_seconds, mark = ARGV[4], ARGV[5]
 
--- A repeat of an append whose answer was lost: the first chunk's mark tells, as they come together.
-local done = {}
-for index = 5, #KEYS do
-    local seq = redis.call("get", KEYS[index])
-    if not seq then
-        break
-    end
-    done[#done + 1] = seq
-end
-if #done > 0 then
-    return done
+-- A repeat of an append whose answer was lost.
+if redis.call("sismember", marks, mark) == 1 then
+    return {0, 0}
 end
 
-local length = redis.call("hlen", bodies)
-if length >= most then
-    return {-1, length}
+local queued = tonumber(redis.call("hget", queued_key, lane) or "0")
+if queued ~= 0 and redis.call("hlen", bodies) + redis.call("hlen", delayed) == 0 then
+    -- Nothing is there, so what the count says is what was lost on the way (purged, unreadable).
+    redis.call("hset", queued_key, lane, 0)
+    queued = 0
+end
+-- From the mark on, not up to it: a batch larger than what is left does not wait for ever.
+if queued >= high_water then
+    return {-1, queued}
 end
 
 -- This server's clock, so that all web processes share one; never back, whatever the clock does.
 local time = redis.call("time")
 local now = tonumber(time[1]) * 1000000 + tonumber(time[2])
-local seq = math.max(tonumber(redis.call("get", seq_key) or "0") + 1, now)
+local first = math.max(tonumber(redis.call("get", seq_key) or "0") + 1, now)
 
-local firsts, total = {}, 0
-for index = 5, #KEYS do
-    local base = 4 + (index - 5) * 4
-    local message_id, count = ARGV[base + 1], tonumber(ARGV[base + 2])
-    local first = string.format("%.0f", seq)
-    redis.call("set", KEYS[index], first, "ex", mark_seconds)
-    redis.call("hset", bodies, message_id, ARGV[base + 3] .. first .. ARGV[base + 4])
+local seq = first
+redis.call("sadd", marks, mark)
+redis.call("expire", marks, mark_seconds)
+for base = 6, #ARGV, 4 do
+    local message_id, count = ARGV[base], tonumber(ARGV[base + 1])
+    local body = ARGV[base + 2] .. string.format("%.0f", seq) .. ARGV[base + 3]
+    redis.call("hset", bodies, message_id, body)
     redis.call("rpush", ids, message_id)
-    firsts[#firsts + 1] = first
     seq = seq + count
-    total = total + count
 end
 redis.call("set", seq_key, string.format("%.0f", seq - 1))
-redis.call("hincrby", accepted, lane, total)
+redis.call("hincrby", accepted, lane, seq - first)
+redis.call("hincrby", queued_key, lane, seq - first)
 redis.call("publish", channel, "")
-return firsts
+return {1, string.format("%.0f", first)}

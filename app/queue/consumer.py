@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -16,7 +16,8 @@ from dramatiq import Message, MessageProxy
 from dramatiq.broker import Consumer
 from dramatiq.errors import ConnectionClosed, DecodeError
 
-from app.queue.connection import NETWORK_ERRORS
+from app.queue.connection import SERVER_ERRORS
+from app.queue.messages import read_message, redis_id
 
 if TYPE_CHECKING:
     from app.queue.broker import HardenedBroker
@@ -25,6 +26,8 @@ LOG = structlog.get_logger(__name__)
 
 HAND_BACK = "hand_back"
 """Option of a message that must go back to its queue instead of being acknowledged (L1)."""
+MEND_AT_ONCE = 50
+"""Orphans whose bodies are looked at together: bodies may have a megabyte each."""
 
 
 class HardenedConsumer(Consumer):
@@ -37,12 +40,13 @@ class HardenedConsumer(Consumer):
         self.queue_name = queue_name
         self.prefetch = prefetch
         self.timeout = timeout
+        self._delayed = queue_name.endswith(".DQ")
         self._cache: deque[Message[Any]] = deque()
         self._held = broker.held[queue_name]
         self._wake = broker.wake_event(queue_name)
         self._chores_at = 0.0
         # With the connection Dramatiq drops all delayed messages from its memory (S1).
-        if queue_name.endswith(".DQ"):
+        if self._delayed:
             self._held.clear()
         broker.mark_seen(queue_name)
 
@@ -57,11 +61,11 @@ class HardenedConsumer(Consumer):
             self._do_chores()
             if not self._cache:
                 self._refill()
-        except NETWORK_ERRORS as error:
+        except SERVER_ERRORS as error:
             raise ConnectionClosed(error) from None
         if self._cache:
             message = self._cache.popleft()
-            self._held.add(_redis_id(message))
+            self._held.add(redis_id(message))
             return MessageProxy(message)
         self._wake.wait(self.broker.poll_seconds)
         return None
@@ -75,7 +79,7 @@ class HardenedConsumer(Consumer):
         if message.options.get(HAND_BACK):
             self.requeue([message])
         else:
-            self._confirm(self.broker.do_ack, message)
+            self._settle("ack", message)
 
     def nack(self, message: MessageProxy) -> None:
         """Move the message to the dead letters.
@@ -83,7 +87,7 @@ class HardenedConsumer(Consumer):
         Raises:
             ConnectionClosed: not confirmed; Dramatiq tries again until it is.
         """
-        self._confirm(self.broker.do_nack, message)
+        self._settle("nack", message)
 
     def requeue(self, messages: Iterable[MessageProxy]) -> None:
         """Put messages back to their queue.
@@ -92,12 +96,13 @@ class HardenedConsumer(Consumer):
             ConnectionClosed: not confirmed; the stock broker lets redis' own error pass, of which
                 its consumer thread dies (S2).
         """
-        ids = [_redis_id(message) for message in messages]
+        ids = [redis_id(message) for message in messages]
         if not ids:
             return
+        self._mark_waiting()
         try:
             self.broker.do_requeue(self.queue_name, *ids)
-        except NETWORK_ERRORS as error:
+        except SERVER_ERRORS as error:
             raise ConnectionClosed(error) from None
         self._held.difference_update(ids)
         self._wake.set()
@@ -107,15 +112,22 @@ class HardenedConsumer(Consumer):
         left, self._cache = list(self._cache), deque()
         self.requeue(MessageProxy(message) for message in left)
 
-    def _confirm(self, command: Any, message: MessageProxy) -> None:
-        redis_id = _redis_id(message)
+    def _settle(self, command: str, message: MessageProxy) -> None:
+        self._mark_waiting()
         try:
-            command(self.queue_name, redis_id)
-        except NETWORK_ERRORS as error:
+            self.broker.settle(command, self.queue_name, message)
+        except SERVER_ERRORS as error:
             raise ConnectionClosed(error) from None
-        self._held.discard(redis_id)
+        # Only now: until Redis agrees the message is held, or it would be put back.
+        self._held.discard(redis_id(message))
         # A place is free: refill at once instead of at the next poll.
         self._wake.set()
+
+    def _mark_waiting(self) -> None:
+        # Delayed messages are settled by the fetching thread; while it waits for Redis there, it
+        # is not silent. The other queues' are settled by working threads, which prove nothing.
+        if self._delayed:
+            self.broker.mark_seen(self.queue_name)
 
     def _refill(self) -> None:
         # Cleared before looking: a push or an ack behind this line is noticed.
@@ -123,44 +135,53 @@ class HardenedConsumer(Consumer):
         room = self.prefetch - len(self._held)
         if room < max(1, self.prefetch // 2):
             return
-        unread: list[bytes] = []
+        unreadable = 0
         for body in self.broker.do_fetch(self.queue_name, room):
-            if body is None:
-                continue
             try:
-                message = Message.decode(body)
-                _redis_id(message)
-            except (DecodeError, KeyError, TypeError):
-                unread.append(body)
-            else:
-                self._cache.append(message)
-        if unread:
-            self._give_up(unread)
-
-    def _give_up(self, bodies: list[bytes]) -> None:
-        """Move bodies that cannot be read to the dead letters (P1). A fetch names no ids."""
-        known = self._held | {_redis_id(message) for message in self._cache}
-        for redis_id in self.broker.unacknowledged(self.queue_name) - known:
-            key = self.broker.keys.bodies(self.queue_name)
-            if self.broker.client.hget(key, redis_id) in bodies:
-                self.broker.do_nack(self.queue_name, redis_id)
-                LOG.error("message.unreadable", queue=self.queue_name, redis_message_id=redis_id)
+                self._cache.append(read_message(body or b"", self.queue_name))
+            except DecodeError:
+                unreadable += 1
+        if unreadable:
+            # A fetch names no ids; they are among those which Redis believes ours.
+            self._mend()
 
     def _do_chores(self) -> None:
         """Every few seconds: take over from the dead, and put back what we do not really hold."""
         if time.monotonic() < self._chores_at:
             return
         self.broker.maintain(self.queue_name)
+        self._mend()
+        self._chores_at = time.monotonic() + self.broker.chores_every_seconds
+
+    def _mend(self) -> None:
+        """Put back what Redis believes ours and is not, or give it up if it cannot be read.
+
+        Left by a fetch whose answer was lost (S3), a connection that took delayed messages along
+        (S1), or a body that is no message (P1).
+        """
         believed = self.broker.unacknowledged(self.queue_name)
         # Read behind `believed`: what was acknowledged between the two is no longer there to put
         # back, and the script leaves it alone.
-        orphans = believed - self._held - {_redis_id(message) for message in self._cache}
-        if orphans:
-            LOG.warning("messages.put_back", queue=self.queue_name, count=len(orphans))
-            self.broker.do_requeue(self.queue_name, *orphans)
-        self._chores_at = time.monotonic() + self.broker.chores_every_seconds
+        orphans = list(believed - self._held - {redis_id(message) for message in self._cache})
+        for start in range(0, len(orphans), MEND_AT_ONCE):
+            self._put_back(orphans[start : start + MEND_AT_ONCE])
 
+    def _put_back(self, orphans: Sequence[str]) -> None:
+        bodies = self.broker.client.hmget(self.broker.keys.bodies(self.queue_name), orphans)
+        kept: list[str] = []
+        for orphan, body in zip(orphans, bodies, strict=True):
+            # Without a body there is nothing to read; the script then just forgets the id.
+            if body is None or self._readable(orphan, body):
+                kept.append(orphan)
+            else:
+                self.broker.do_nack(self.queue_name, orphan)
+                LOG.error("message.unreadable", queue=self.queue_name, redis_message_id=orphan)
+        if kept:
+            self.broker.do_requeue(self.queue_name, *kept)
+            LOG.warning("messages.put_back", queue=self.queue_name, count=len(kept))
 
-def _redis_id(message: MessageProxy | Message[Any]) -> str:
-    redis_id: str = message.options["redis_message_id"]
-    return redis_id
+    def _readable(self, orphan: str, body: bytes) -> bool:
+        try:
+            return redis_id(read_message(body, self.queue_name)) == orphan
+        except DecodeError:
+            return False

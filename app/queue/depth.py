@@ -17,12 +17,14 @@ class Depth:
     """One queue's backlog.
 
     Attributes:
-        messages: waiting and being worked on.
+        messages: waiting, being worked on and delayed.
+        documents: in those messages; 0 for queues that carry none.
         oldest_seconds: age of the message at the head, None when nothing waits.
     """
 
     queue: str
     messages: int
+    documents: int
     oldest_seconds: float | None
 
 
@@ -32,11 +34,18 @@ async def depths(client: redis.asyncio.Redis, namespace: str, queues: Iterable[s
     async with client.pipeline(transaction=False) as pipeline:
         for queue in names:
             pipeline.hlen(keys.bodies(queue))
+            pipeline.hlen(keys.bodies(f"{queue}.DQ"))
+            pipeline.hget(keys.queued, queue)
             pipeline.lindex(keys.ids(queue), 0)
-        answers = await pipeline.execute()
+        answers = iter(await pipeline.execute())
     return [
-        Depth(queue=queue, messages=messages, oldest_seconds=_age(head))
-        for queue, messages, head in zip(names, answers[::2], answers[1::2], strict=True)
+        Depth(
+            queue=queue,
+            messages=next(answers) + next(answers),
+            documents=int(next(answers) or 0),
+            oldest_seconds=_age(next(answers)),
+        )
+        for queue in names
     ]
 
 

@@ -44,6 +44,8 @@ class Doorbell:
         Raises:
             redis.RedisError: nothing may have been rung; the sweeper rings later.
         """
+        if not destination_ids:
+            return 0
         keys = [self._keys.ids(DELIVER), self._keys.bodies(DELIVER)]
         arguments: list[str | bytes | int] = [FLAG_SECONDS, self._keys.wake(DELIVER)]
         for destination_id in destination_ids:

@@ -24,7 +24,7 @@ async def read_durability(client: redis.asyncio.Redis) -> Durability:
         snapshot some time later. ``unknown``: the server does not say.
     """
     try:
-        settings: dict[str, Any] = await client.config_get("append*")
+        settings: dict[Any, Any] = await client.config_get("append*")
     except ResponseError:
         return await _by_info(client)
     text = {_text(key): _text(value) for key, value in settings.items()}

@@ -18,8 +18,9 @@ TURNS = 8
 class LaneQueue(queue.Queue[Any]):
     """The hand-over from consumers to working threads, in the order of the lanes.
 
-    A lane passes ``turns`` messages while a lower one waits; then the lower one passes one. So
-    nothing starves, and what is urgent waits for one message at most.
+    A lane that waits is passed over by at most ``turns`` messages of higher lanes; then it gets
+    one (of several such lanes, the higher first). So nothing starves, and what is urgent waits for
+    one message of each lower lane at most.
     """
 
     def __init__(self, lanes: Sequence[str] = LANES, *, turns: int = TURNS) -> None:
@@ -31,7 +32,7 @@ class LaneQueue(queue.Queue[Any]):
     def _init(self, maxsize: int) -> None:  # noqa: ARG002  (given by queue.Queue; always unbounded)
         count = len(self._rank) + 1
         self._waiting: list[deque[Any]] = [deque() for _ in range(count)]
-        self._passed = [0] * count
+        self._passed_over = [0] * count
 
     def _qsize(self) -> int:
         return sum(map(len, self._waiting))
@@ -41,14 +42,12 @@ class LaneQueue(queue.Queue[Any]):
 
     def _get(self) -> Any:
         ranks = [rank for rank, waiting in enumerate(self._waiting) if waiting]
-        chosen = ranks[0]
-        for rank, lower in zip(ranks, ranks[1:], strict=False):
-            if self._passed[rank] < self._turns:
-                break
-            self._passed[rank] = 0
-            chosen = lower
-        if any(rank > chosen for rank in ranks):
-            self._passed[chosen] += 1
+        due = (rank for rank in ranks if self._passed_over[rank] >= self._turns)
+        chosen = next(due, ranks[0])
+        self._passed_over[chosen] = 0
+        for rank in ranks:
+            if rank > chosen:
+                self._passed_over[rank] += 1
         return self._waiting[chosen].popleft()
 
 

@@ -53,20 +53,29 @@ class Watchdog(Middleware):
         self._stopping.set()
 
     def _run(self, broker: HardenedBroker, worker: Worker) -> None:
+        looked_at = self._clock()
         while not self._stopping.wait(self._look_every_seconds):
-            if broken := self.broken(broker, worker):
+            paused = self._clock() - looked_at > 2 * self._look_every_seconds
+            looked_at = self._clock()
+            # The whole process stood still (SIGSTOP, a frozen container): let the consumers run
+            # first, they have been as silent as this thread.
+            if not paused and (broken := self.broken(broker, worker)):
                 LOG.critical("consumer.silent", queues=broken)
                 self._end(EXIT_SILENT)
                 return
 
     def broken(self, broker: HardenedBroker, worker: Worker) -> list[str]:
-        """Return the queues whose consumer thread is dead or has not come by for too long."""
+        """Return the queues whose consumer thread is dead or has not come by for too long.
+
+        And "worker" for each working thread that is dead: the queues go on filling it.
+        """
         now = self._clock()
-        return [
+        consumers = [
             queue
             for queue, thread in worker.consumers.items()
             if not thread.is_alive() or now - broker.seen.get(queue, now) > self._silent_seconds
         ]
+        return consumers + ["worker" for thread in worker.workers if not thread.is_alive()]
 
 
 class TerminateOnce(Middleware):
@@ -79,14 +88,17 @@ class TerminateOnce(Middleware):
     def after_process_boot(self, broker: Broker) -> None:  # noqa: ARG002  (signature)
         """Put a guard before the handler that Dramatiq has installed."""
         handler = signal.getsignal(signal.SIGTERM)
-        if not callable(handler):
-            return
-        told = False
+        if callable(handler):
+            signal.signal(signal.SIGTERM, _once(handler))
 
-        def once(number: int, frame: FrameType | None) -> None:
-            nonlocal told
-            if not told:
-                told = True
-                handler(number, frame)
 
-        signal.signal(signal.SIGTERM, once)
+def _once(handler: Callable[[int, FrameType | None], object]) -> Callable[..., None]:
+    told = False
+
+    def once(number: int, frame: FrameType | None) -> None:
+        nonlocal told
+        if not told:
+            told = True
+            handler(number, frame)
+
+    return once

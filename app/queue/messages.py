@@ -6,10 +6,12 @@ import time
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import orjson
-from dramatiq.encoder import Encoder
+from dramatiq import Message, MessageProxy
+from dramatiq.encoder import Encoder, JSONEncoder
+from dramatiq.errors import DecodeError
 
 from app.domain.identifiers import new_id
 from app.queue.names import DELIVER, DELIVER_DESTINATION, INGEST_CHUNK
@@ -29,7 +31,8 @@ class Chunk:
     documents: Sequence[dict[str, Any]]
 
 
-class ChunkMessage(NamedTuple):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChunkMessage:
     """A chunk on its way into Redis, in two parts: the script puts ``seq`` between them."""
 
     redis_message_id: str
@@ -80,12 +83,53 @@ def doorbell_message(tenant_id: int, destination_id: uuid.UUID) -> tuple[str, by
     return message_id, orjson.dumps(body)
 
 
+def read_message(body: bytes, queue: str) -> Message[Any]:
+    """Read a message as Dramatiq's worker needs it.
+
+    The worker takes more for granted than its decoder asks for: a message that names another
+    queue ends its thread.
+
+    Raises:
+        DecodeError: it is no message of this queue.
+    """
+    message: Message[Any] = Message.decode(body)
+    if not (
+        message.queue_name == queue
+        and isinstance(message.actor_name, str)
+        and isinstance(message.message_id, str)
+        and isinstance(message.kwargs, dict)
+        and isinstance(message.options, dict)
+        and isinstance(message.options.get("redis_message_id"), str)
+    ):
+        reason = f"Not a message of {queue}."
+        raise DecodeError(reason, body, None)
+    return message
+
+
+def redis_id(message: Message[Any] | MessageProxy) -> str:
+    """Return the id under which Redis knows the message."""
+    known: str = message.options["redis_message_id"]
+    return known
+
+
+def document_count(message: Message[Any] | MessageProxy) -> int:
+    """Return how many documents a message carries; 0 when it is no chunk."""
+    if message.actor_name != INGEST_CHUNK:
+        return 0
+    documents = message.kwargs.get("documents")
+    return len(documents) if isinstance(documents, list) else 0
+
+
 class FastEncoder(Encoder):
     """Dramatiq's message encoding by orjson: the same JSON, decoded in a fraction of the time."""
 
     def encode(self, data: dict[str, Any]) -> bytes:
         """Return the JSON of a message."""
-        return orjson.dumps(data)
+        try:
+            return orjson.dumps(data)
+        except TypeError:
+            # Lone surrogates, say in a traceback. Slowly is better than not at all.
+            return JSONEncoder().encode(data)
 
     def decode(self, data: bytes) -> dict[str, Any]:
         """Return the message of a JSON text."""

@@ -10,7 +10,7 @@ import threading
 
 import redis
 
-from app.queue.connection import NETWORK_ERRORS
+from app.queue.connection import SERVER_ERRORS
 from app.queue.names import Keys
 
 LISTEN_SECONDS = 1.0
@@ -50,7 +50,7 @@ class WakeListener:
         while not self._closed.is_set():
             try:
                 self._listen()
-            except (redis.RedisError, *NETWORK_ERRORS):
+            except SERVER_ERRORS:
                 self._closed.wait(PAUSE_SECONDS)
 
     def _listen(self) -> None:

@@ -15,7 +15,7 @@ from app.queue.names import DELIVER, DELIVER_DESTINATION, INGEST_CHUNK, LANES
 RETRY_FIRST_MS = 500
 RETRY_LONGEST_MS = 30_000
 CHUNK_RETRIES = 20
-"""With these delays about eight minutes; what then still fails is a dead letter, kept in Postgres."""
+"""With these delays about eight minutes; what then still fails is a dead letter in Postgres."""
 
 
 def register_ingest(broker: dramatiq.Broker, ingest: Callable[[Chunk], None]) -> None:
@@ -29,14 +29,13 @@ def register_ingest(broker: dramatiq.Broker, ingest: Callable[[Chunk], None]) ->
         )
 
     dramatiq.actor(
-        ingest_chunk,
         broker=broker,
         actor_name=INGEST_CHUNK,
-        queue_name=Lane.NORMAL,
+        queue_name=Lane.NORMAL.value,
         max_retries=CHUNK_RETRIES,
         min_backoff=RETRY_FIRST_MS,
         max_backoff=RETRY_LONGEST_MS,
-    )
+    )(ingest_chunk)
     for lane in LANES:
         broker.declare_queue(lane)
 
@@ -48,7 +47,6 @@ def register_delivery(broker: dramatiq.Broker, deliver: Callable[[int, uuid.UUID
         deliver(tenant_id, uuid.UUID(destination_id))
 
     dramatiq.actor(
-        deliver_destination,
         broker=broker,
         actor_name=DELIVER_DESTINATION,
         queue_name=DELIVER,
@@ -56,4 +54,4 @@ def register_delivery(broker: dramatiq.Broker, deliver: Callable[[int, uuid.UUID
         max_retries=3,
         min_backoff=RETRY_FIRST_MS,
         max_backoff=RETRY_LONGEST_MS,
-    )
+    )(deliver_destination)

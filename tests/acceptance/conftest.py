@@ -1,0 +1,175 @@
+"""The whole system as processes: web and worker of a test's own, and a receiver."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+
+PROJECT = Path(__file__).parents[2]
+START_SECONDS = 60.0
+
+
+def until(condition: Callable[[], object], seconds: float = 30.0) -> object:
+    """Wait for a condition and return what it said last."""
+    end = time.monotonic() + seconds
+    while not (found := condition()) and time.monotonic() < end:
+        threading.Event().wait(0.02)
+    return found
+
+
+class System:
+    """Web and worker over given servers."""
+
+    def __init__(self, folder: Path, database_url: str, redis_url: str, **environment: str) -> None:
+        self.folder = folder
+        inherited = {
+            name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"
+        }
+        self.environment = {
+            **inherited,
+            "DATABASE_URL": database_url,
+            "REDIS_URL": redis_url,
+            "DESTINATION_ALLOW_CIDRS": "127.0.0.0/8",
+            "LOG_FORMAT": "json",
+            **environment,
+        }
+        self.processes: list[subprocess.Popen[bytes]] = []
+        self.url = ""
+
+    def start(self, *arguments: str) -> subprocess.Popen[bytes]:
+        log = (self.folder / f"{arguments[0]}-{len(self.processes)}.log").open("ab")
+        process = subprocess.Popen(
+            [sys.executable, "-m", "app", *arguments],
+            cwd=PROJECT,
+            env=self.environment,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+        log.close()
+        self.processes.append(process)
+        return process
+
+    def start_web(self) -> subprocess.Popen[bytes]:
+        import socket
+
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        self.url = f"http://127.0.0.1:{port}"
+        process = self.start("serve", "--port", str(port))
+        assert until(lambda: self.get("/healthz")[0] == 200, START_SECONDS), self.logs()
+        return process
+
+    def logs(self) -> str:
+        return "\n".join(path.read_text()[-4000:] for path in self.folder.glob("*.log"))
+
+    def get(self, path: str, **headers: str) -> tuple[int, dict]:
+        return self.ask("GET", path, None, **headers)
+
+    def post(self, path: str, body: object, **headers: str) -> tuple[int, dict]:
+        data = body if isinstance(body, bytes) else json.dumps(body).encode()
+        return self.ask("POST", path, data, **headers)
+
+    def ask(self, method: str, path: str, data: bytes | None, **headers: str) -> tuple[int, dict]:
+        request = urllib.request.Request(  # noqa: S310  (http on loopback)
+            self.url + path,
+            data,
+            {"Content-Type": "application/json", **headers},
+            method=method,
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=30) as response:  # noqa: S310  (likewise)
+                return response.status, json.loads(response.read() or b"{}")
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, json.loads(error.read() or b"{}")
+        except OSError:
+            return 0, {}
+
+    def stop(self) -> None:
+        for process in self.processes:
+            if process.poll() is None:
+                process.send_signal(signal.SIGTERM)
+        for process in self.processes:
+            try:
+                process.wait(timeout=35)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+
+
+@pytest.fixture
+def make_system(tmp_path):
+    made = []
+
+    def make(database_url: str, redis_url: str, **environment: str) -> System:
+        made.append(System(tmp_path, database_url, redis_url, **environment))
+        return made[-1]
+
+    yield make
+    for system in made:
+        system.stop()
+
+
+class Receiver:
+    """A destination on a thread of its own; keeps what it gets."""
+
+    def __init__(self) -> None:
+        self.received: list[tuple[dict[str, str], bytes]] = []
+        self.status = 200
+        self._ready = threading.Event()
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self.url = ""
+
+    async def _take(self, request: web.Request) -> web.Response:
+        body = await request.read()
+        self.received.append((dict(request.headers), body))
+        return web.Response(status=self.status)
+
+    async def _serve(self) -> None:
+        application = web.Application(client_max_size=64 << 20)
+        application.router.add_post("/{path:.*}", self._take)
+        self._runner = web.AppRunner(application, access_log=None, shutdown_timeout=1)
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, "127.0.0.1", 0)
+        await site.start()
+        port = self._runner.addresses[0][1]
+        self.url = f"http://127.0.0.1:{port}/hook"
+        self._ready.set()
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        self._loop.run_until_complete(self._serve())
+        self._loop.run_forever()
+        self._loop.run_until_complete(self._runner.cleanup())
+        self._loop.close()
+
+    def __enter__(self) -> Receiver:
+        self._thread.start()
+        assert self._ready.wait(10)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(10)
+
+
+@pytest.fixture
+def receiver():
+    with Receiver() as made:
+        yield made

@@ -1,0 +1,92 @@
+"""Rules about the code itself: layers, imports, errors, the description of the API."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from importlinter.cli import lint_imports
+
+from app.api.errors import STATUS
+from app.domain import errors
+from app.main import create_app
+from app.settings import Settings
+
+PROJECT = Path(__file__).parents[2]
+
+
+def test_imports_follow_the_layers(monkeypatch, capsys):
+    monkeypatch.chdir(PROJECT)
+    assert lint_imports(config_filename="pyproject.toml", cache_dir=None) == 0, capsys.readouterr()
+
+
+@pytest.mark.parametrize(
+    "module", ["app.main", "app.cli.main", "app.cli.serve", "worker.deliver", "worker.pump"]
+)
+def test_scikit_learn_is_imported_by_the_ingest_alone(module):
+    code = f"import {module}, sys; sys.exit('sklearn' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=PROJECT, check=False).returncode == 0
+
+
+def test_a_delivery_process_as_it_runs_imports_no_scikit_learn(database_url, redis_url):
+    code = (
+        "import sys; from app.settings import load_settings; from worker.main import make_broker;"
+        "make_broker(load_settings(), ['delivery']); sys.exit('sklearn' in sys.modules)"
+    )
+    environment = {"DATABASE_URL": database_url, "REDIS_URL": redis_url}
+    done = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, env=environment, check=False)
+    assert done.returncode == 0
+
+
+@pytest.mark.parametrize("module", ["app.main", "worker.main", "worker.supervisor", "app.settings"])
+def test_importing_opens_nothing_and_reads_no_environment(module):
+    code = (
+        "import os, socket, sys\n"
+        "def refuse(*_, **__): raise SystemExit('a socket was opened')\n"
+        "socket.socket.connect = refuse\n"
+        "os.environ['PORT'] = 'not a port'\n"
+        f"import {module}\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, check=False)
+    assert done.returncode == 0
+
+
+def _tree(kind: type) -> set[type]:
+    return {kind}.union(*(_tree(child) for child in kind.__subclasses__()))
+
+
+def test_every_error_of_the_domain_has_a_status():
+    own = {kind for kind in _tree(errors.DocyardError) if kind.__module__ == errors.__name__}
+    assert own - set(STATUS) == set()
+
+
+def test_every_problem_is_documented():
+    page = (PROJECT / "docs" / "problems.md").read_text(encoding="utf-8")
+    codes = {kind.code for kind in STATUS} - {"error"}
+    codes |= {"unauthorized", "anonymous_refused", "body_too_large", "internal_error"}
+    codes |= {"method_not_allowed"}
+    assert [code for code in sorted(codes) if f"## {code.replace('_', '-')}\n" not in page] == []
+
+
+def test_openapi_json_is_what_the_application_says():
+    written = json.loads((PROJECT / "openapi.json").read_text(encoding="utf-8"))
+    assert create_app(Settings()).openapi() == written, "run `python -m app openapi > openapi.json`"
+
+
+def test_every_setting_is_documented():
+    page = (PROJECT / "docs" / "settings.md").read_text(encoding="utf-8")
+    names = [name.upper() for name in Settings.model_fields]
+    assert [name for name in names if f"`{name}`" not in page] == []
+
+
+def test_every_dependency_has_its_reason():
+    import tomllib
+
+    project = tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    page = (PROJECT / "docs" / "dependencies.md").read_text(encoding="utf-8")
+    wanted = [*project["dependencies"], *sum(project["optional-dependencies"].values(), [])]
+    names = [one.split(">")[0].split("[")[0] for one in wanted]
+    assert [name for name in names if name not in page] == []

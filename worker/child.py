@@ -1,0 +1,75 @@
+"""``python -m worker.child KIND``: one worker process under the supervisor."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from types import FrameType
+
+import dramatiq
+import structlog
+
+from app.domain.errors import DocyardError
+from app.logs import configure_logging
+from app.settings import load_settings
+from worker.main import KINDS, make_broker
+from worker.supervisor import PARENT_PIPE
+
+LOG = structlog.get_logger(__name__)
+DRAIN_MS = 20_000
+THREAD_WAIT_MS = 200
+
+
+def main() -> int:
+    """Work until SIGTERM, or until the supervisor is gone; return the exit code."""
+    kind = next((one for one in KINDS if one in sys.argv[1:]), None)
+    if kind is None:
+        sys.stderr.write(f"usage: python -m worker.child {'|'.join(KINDS)}\n")
+        return 2
+    stop = threading.Event()
+
+    def on_signal(number: int, _frame: FrameType | None) -> None:
+        # Whatever comes later is not heard: draining has its own bound.
+        LOG.info("child.stopping", kind=kind, signal=signal.Signals(number).name)
+        stop.set()
+
+    signal.signal(signal.SIGTERM, on_signal)
+    signal.signal(signal.SIGINT, on_signal)
+    _stop_without_parent(stop)
+    try:
+        settings = load_settings()
+        configure_logging(settings)
+        broker = make_broker(settings, [kind])
+    except DocyardError as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    worker = dramatiq.Worker(
+        broker, worker_threads=settings.worker_threads, worker_timeout=THREAD_WAIT_MS
+    )
+    worker.start()
+    LOG.info("child.ready", kind=kind, pid=os.getpid())
+    stop.wait()
+    worker.stop(timeout=DRAIN_MS)
+    broker.close()
+    LOG.info("child.stopped", kind=kind)
+    return 0
+
+
+def _stop_without_parent(stop: threading.Event) -> None:
+    """Stop when the supervisor's end of the pipe closes, however it died (D5)."""
+    pipe = os.environ.get(PARENT_PIPE)
+    if pipe is None:
+        return
+
+    def watch() -> None:
+        while os.read(int(pipe), 1):
+            pass
+        stop.set()
+
+    threading.Thread(target=watch, name="parent", daemon=True).start()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

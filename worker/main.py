@@ -1,0 +1,166 @@
+"""The composition root of the workers: ``dramatiq worker.main:setup``, and our own children.
+
+Resources are opened and closed by small lifecycle middlewares, so they live exactly as long as the
+worker in their process, whoever started it.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
+
+import dramatiq
+import dramatiq.worker
+import redis
+from dramatiq import Broker, Worker
+from dramatiq.middleware import Middleware
+from sqlalchemy import Engine
+
+from app.domain.documents import DEFAULT_TENANT
+from app.logs import configure_logging
+from app.queue.broker import HardenedBroker
+from app.queue.connection import connect
+from app.queue.dead_letters import DeadLetter, move_dead_letters
+from app.queue.doorbell import Doorbell
+from app.queue.messages import FastEncoder
+from app.queue.names import DELIVER, LANES
+from app.settings import Settings, load_settings
+from app.storage.destinations import DestinationCache
+from app.storage.engine import make_engine, transaction
+from app.storage.rejected import DeadMessage, store_dead_letters
+from worker.actors import register_delivery, register_ingest
+from worker.classification import ModelHolder
+from worker.deliver import DeliveryResources, deliver
+from worker.ingest import Ingest, ingest
+from worker.middleware import worker_middleware
+from worker.outbox import CONNECTIONS
+from worker.pump import Pump, PumpOptions
+from worker.sweeper import Sweeper
+
+Kind = Literal["ingest", "delivery"]
+KINDS: tuple[Kind, ...] = ("ingest", "delivery")
+SPARE_CONNECTIONS = 2
+"""To Postgres, for the sweeper and the actors beside the pump."""
+RESTART_SECONDS = 0.5
+"""Before a consumer or an acknowledgement tries Redis again; Dramatiq waits 3 and 5 s."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """Something that lives as long as the worker.
+
+    Attributes:
+        start: before the first message.
+        stop: when the worker must end; work that is under way still finishes behind it.
+        close: behind the last message.
+    """
+
+    start: Callable[[], object] = lambda: None
+    stop: Callable[[], object] = lambda: None
+    close: Callable[[], object] = lambda: None
+
+
+class WhileWorking(Middleware):
+    """Opens the parts of the process in their order and closes them in the opposite one."""
+
+    def __init__(self, parts: Sequence[Part]) -> None:
+        """Keep the parts."""
+        self._parts = parts
+
+    def before_worker_boot(self, broker: Broker, worker: Worker) -> None:  # noqa: ARG002  (signature)
+        """Start the parts."""
+        for part in self._parts:
+            part.start()
+
+    def before_worker_shutdown(self, broker: Broker, worker: Worker) -> None:  # noqa: ARG002  (signature)
+        """Tell the parts to end."""
+        for part in reversed(self._parts):
+            part.stop()
+
+    def after_worker_shutdown(self, broker: Broker, worker: Worker) -> None:  # noqa: ARG002  (signature)
+        """Close what the parts had open."""
+        for part in reversed(self._parts):
+            part.close()
+
+
+def setup() -> None:
+    """Set the global broker for ``dramatiq worker.main:setup``: every queue in one process."""
+    settings = load_settings()
+    configure_logging(settings)
+    dramatiq.set_broker(make_broker(settings, KINDS))
+
+
+def make_broker(settings: Settings, kinds: Sequence[Kind]) -> HardenedBroker:
+    """Return a broker with the actors and resources of some kinds of work.
+
+    Call it in the process that works: a broker made before a fork shares its identity (D2).
+    """
+    dramatiq.worker.CONSUMER_RESTART_DELAY_SECS = RESTART_SECONDS
+    dramatiq.worker.POST_PROCESS_MESSAGE_RETRY_DELAY_SECS = RESTART_SECONDS  # type: ignore[assignment]  # given to sleep
+    dramatiq.set_encoder(FastEncoder())
+    client = connect(settings.queue_url, verify_tls=settings.redis_tls_verify)
+    broker = HardenedBroker(
+        client, namespace=settings.redis_namespace, middleware=worker_middleware()
+    )
+    engine = make_engine(
+        settings.database_url,
+        application_name=f"docyard-{'-'.join(kinds)}",
+        pool_size=_pool_size(settings, kinds),
+    )
+    bell = Doorbell(client, namespace=settings.redis_namespace)
+    # The first is closed last.
+    parts = [Part(close=engine.dispose), _sweeper(broker, engine, bell, client)]
+    if "ingest" in kinds:
+        parts.append(_add_ingest(broker, settings, engine, bell))
+    if "delivery" in kinds:
+        parts.append(_add_delivery(broker, settings, engine, bell))
+    broker.add_middleware(WhileWorking(parts))
+    return broker
+
+
+def _pool_size(settings: Settings, kinds: Sequence[Kind]) -> int:
+    size = SPARE_CONNECTIONS
+    size += settings.worker_threads if "ingest" in kinds else 0
+    return size + (CONNECTIONS if "delivery" in kinds else 0)
+
+
+def _add_ingest(broker: HardenedBroker, settings: Settings, engine: Engine, bell: Doorbell) -> Part:
+    parts = Ingest(
+        engine=engine,
+        model=ModelHolder(settings.model_path),
+        model_path=settings.model_path,
+        destinations=DestinationCache(),
+        ring=bell.ring,
+        stopping=threading.Event(),
+    )
+    register_ingest(broker, partial(ingest, parts))
+    # Loaded beside the start of the consumers, so that the first document does not wait for it.
+    warm = threading.Thread(target=parts.model.usable, name="model", daemon=True)
+    return Part(start=warm.start, stop=parts.stopping.set)
+
+
+def _add_delivery(
+    broker: HardenedBroker, settings: Settings, engine: Engine, bell: Doorbell
+) -> Part:
+    pump = Pump(engine, bell, PumpOptions.of(settings))
+    register_delivery(broker, partial(deliver, DeliveryResources(engine=engine, pump=pump)))
+    return Part(start=pump.start, stop=pump.stop)
+
+
+def _sweeper(
+    broker: HardenedBroker, engine: Engine, bell: Doorbell, client: redis.Redis
+) -> Part:
+    def keep(letters: Sequence[DeadLetter]) -> None:
+        with transaction(engine) as connection:
+            store_dead_letters(
+                connection, DEFAULT_TENANT, [DeadMessage(**one._asdict()) for one in letters]
+            )
+
+    def move() -> int:
+        return move_dead_letters(client, broker.namespace, (*LANES, DELIVER), keep)
+
+    sweeper = Sweeper(engine, bell.ring, move)
+    return Part(start=sweeper.start, close=sweeper.stop)
