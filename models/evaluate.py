@@ -43,7 +43,7 @@ def stripped(examples: Sequence[Example]) -> list[Example]:
 
 
 def calibration_error(right: NDArray[np.bool_], confidence: NDArray[np.float64]) -> float:
-    """Return the expected calibration error: mean gap between confidence and accuracy, in 15 bins."""
+    """Return the expected calibration error: mean gap of confidence and accuracy, in 15 bins."""
     bins = np.minimum((confidence * BINS).astype(int), BINS - 1)
     gaps = [
         (bins == one).mean() * abs(right[bins == one].mean() - confidence[bins == one].mean())

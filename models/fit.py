@@ -1,4 +1,4 @@
-"""Fitting: one linear model, the scaled mean of a linear SVM's and a complement naive Bayes' weights.
+"""Fitting: one linear model, the scaled mean of a linear SVM and a complement naive Bayes.
 
 Each text is learnt twice, whole and stripped of headers, quotes and signature, so that one model
 serves both. How much of each half, and the temperature of the probabilities, come from
@@ -151,7 +151,7 @@ def _choose(
         StratifiedKFold(folds).split(first, labels[first]), start=1
     ):
         test = np.isin(groups, held_out)
-        vectorizer, matrix = _vectorize(everything[~test], labels[~test])
+        vectorizer, matrix = _vectorize(list(everything[~test]), labels[~test])
         halves = _fit_halves(matrix, labels[~test], classes)
         unseen = vectorizer.transform(everything[test])
         for share in SHARES:

@@ -66,7 +66,8 @@ def divide(examples: Sequence[Example]) -> tuple[list[Example], list[Example]]:
             [example for example in examples if example.split == "test"],
         )
     seen: dict[str, int] = {}
-    learnt, held_out = [], []
+    learnt: list[Example] = []
+    held_out: list[Example] = []
     for example in examples:
         seen[example.label] = seen.get(example.label, 0) + 1
         (learnt if seen[example.label] % TEST_EVERY else held_out).append(example)

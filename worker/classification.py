@@ -56,7 +56,7 @@ class ModelHolder:
                     self._classifier = load_classifier(self._path)
                 except ModelUnusable as error:
                     self._retry_at = time.monotonic() + RETRY_LOAD_SECONDS
-                    LOG.error("model.unusable", reason=str(error))
+                    LOG.error("model.unusable", reason=str(error))  # noqa: TRY400  (a sentence, no trace)
             return self._classifier
 
 

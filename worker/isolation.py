@@ -13,7 +13,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO
 
 import orjson
 
@@ -63,7 +63,7 @@ def _run_child(path: Path, texts: Sequence[str]) -> Iterator[Prediction | Poison
         child.stdout.close()
 
 
-def _ask(to: BinaryIO, answers: BinaryIO, text: str) -> Prediction | Poison | None:
+def _ask(to: IO[bytes], answers: IO[bytes], text: str) -> Prediction | Poison | None:
     try:
         to.write(orjson.dumps(text) + b"\n")
         to.flush()
@@ -78,7 +78,7 @@ def _ask(to: BinaryIO, answers: BinaryIO, text: str) -> Prediction | Poison | No
     return Prediction(**answer)
 
 
-def _line(stream: BinaryIO, seconds: float) -> bytes | None:
+def _line(stream: IO[bytes], seconds: float) -> bytes | None:
     with selectors.DefaultSelector() as selector:
         selector.register(stream, selectors.EVENT_READ)
         if not selector.select(seconds):

@@ -150,9 +150,7 @@ def _add_delivery(
     return Part(start=pump.start, stop=pump.stop)
 
 
-def _sweeper(
-    broker: HardenedBroker, engine: Engine, bell: Doorbell, client: redis.Redis
-) -> Part:
+def _sweeper(broker: HardenedBroker, engine: Engine, bell: Doorbell, client: redis.Redis) -> Part:
     def keep(letters: Sequence[DeadLetter]) -> None:
         with transaction(engine) as connection:
             store_dead_letters(

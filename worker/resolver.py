@@ -29,7 +29,7 @@ AddressInfo = tuple[
 ]
 
 
-class AddressRefused(OSError):  # noqa: N818  (errors end in what is wrong)
+class AddressRefused(OSError):
     """A destination's address is not one that may be called; an OSError, as connectors expect."""
 
     def __init__(self, reason: str) -> None:

@@ -135,7 +135,7 @@ class Supervisor:
             try:
                 process.wait(max(0.0, deadline - time.monotonic()))
             except subprocess.TimeoutExpired:
-                LOG.error("child.killed", pid=process.pid, after_seconds=STOP_SECONDS)
+                LOG.warning("child.killed", pid=process.pid, after_seconds=STOP_SECONDS)
                 process.kill()
                 process.wait()
                 code = 1

@@ -25,11 +25,11 @@ ADAPTER = TypeAdapter(DocumentInput)
 DUMP = ADAPTER.serializer.to_json
 
 
-class BodyTooLarge(Exception):  # noqa: N818  (errors end in what is wrong)
+class BodyTooLarge(Exception):
     """The body passes the limit; raised as soon as that is certain."""
 
 
-class ClientGone(Exception):  # noqa: N818  (likewise)
+class ClientGone(Exception):
     """The client left before its body was complete."""
 
 

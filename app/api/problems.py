@@ -19,7 +19,7 @@ TYPES = "https://docyard.readthedocs.io/problems#"
 MAX_VIOLATIONS = 50
 
 
-def problem(  # noqa: PLR0913  (the members of the standard)
+def problem(
     status: int,
     code: str,
     detail: str,

@@ -123,4 +123,3 @@ def _problem() -> dict[str, Any]:
             },
         },
     }
-

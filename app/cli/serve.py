@@ -75,4 +75,4 @@ def run(settings: Settings, listening: socket.socket) -> None:
         if not server.started:
             raise typer.Exit(3)
     else:
-        Multiprocess(config, target=server.run, sockets=[listening]).run()
+        Multiprocess(config, sockets=[listening]).run()

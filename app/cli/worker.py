@@ -21,7 +21,7 @@ def worker(
 ) -> None:
     """Classify, store and deliver what is queued."""
     from app.logs import configure_logging  # noqa: PLC0415  (only where it is run)
-    from worker.supervisor import Supervisor  # noqa: PLC0415  (likewise)
+    from worker.supervisor import Kind, Supervisor  # noqa: PLC0415  (likewise)
 
     if only is not None and only not in ONLY:
         message = f"--only takes {' or '.join(ONLY)}"
@@ -30,7 +30,7 @@ def worker(
         ingest_processes=ingest_processes, delivery_processes=delivery_processes
     )
     configure_logging(settings)
-    wanted = {
+    wanted: dict[Kind, int] = {
         "ingest": settings.ingest_processes if only in {None, "ingest"} else 0,
         "delivery": settings.delivery_processes if only in {None, "delivery"} else 0,
     }

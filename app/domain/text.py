@@ -36,17 +36,9 @@ def json_faults(value: Any, pointer: str = "", depth: int = 0) -> Iterator[Viola
         pointer: RFC 6901 pointer of ``value`` within what was sent.
         depth: how deep ``value`` lies.
     """
-    if isinstance(value, str):
-        if fault := text_fault(value):
+    if not isinstance(value, dict | list):
+        if fault := _scalar_fault(value):
             yield Violation(pointer, fault)
-    elif isinstance(value, bool) or value is None:
-        return
-    elif isinstance(value, int):
-        if abs(value) > MAX_INTEGER:
-            yield Violation(pointer, "is an integer of more than 64 bits")
-    elif isinstance(value, float):
-        if not math.isfinite(value):
-            yield Violation(pointer, "is not a finite number")
     elif depth >= MAX_DEPTH:
         yield Violation(pointer, f"is nested deeper than {MAX_DEPTH} levels")
     elif isinstance(value, dict):
@@ -55,9 +47,19 @@ def json_faults(value: Any, pointer: str = "", depth: int = 0) -> Iterator[Viola
                 yield Violation(pointer, f"has a key that {fault}")
                 continue
             yield from json_faults(item, f"{pointer}/{escape(key)}", depth + 1)
-    elif isinstance(value, list):
+    else:
         for index, item in enumerate(value):
             yield from json_faults(item, f"{pointer}/{index}", depth + 1)
+
+
+def _scalar_fault(value: Any) -> str | None:
+    if isinstance(value, str):
+        return text_fault(value)
+    if isinstance(value, float):
+        return None if math.isfinite(value) else "is not a finite number"
+    if isinstance(value, int) and abs(value) > MAX_INTEGER:
+        return "is an integer of more than 64 bits"
+    return None
 
 
 def escape(key: str) -> str:

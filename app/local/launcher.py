@@ -40,7 +40,7 @@ READY_SECONDS = 60.0
 LOOPBACK = "127.0.0.0/8,::1/128"
 
 
-class StopAsked(Exception):  # noqa: N818 - not an error: Ctrl-C before everything was up
+class StopAsked(Exception):
     """Somebody asked to stop while the parts were still starting."""
 
 

@@ -44,7 +44,7 @@ def fold(connection: Connection, tenant_id: int, *, limit: int = 50_000) -> int:
 
     Deltas that another fold holds are skipped, so two at a time are harmless.
     """
-    return connection.execute(
+    moved: int = connection.execute(
         text(
             "WITH picked AS (SELECT tenant_id, id FROM counter_deltas"
             "  WHERE tenant_id = :tenant_id ORDER BY id LIMIT :limit FOR UPDATE SKIP LOCKED),"
@@ -60,6 +60,7 @@ def fold(connection: Connection, tenant_id: int, *, limit: int = 50_000) -> int:
         ),
         {"tenant_id": tenant_id, "limit": limit, "nobody": NO_DESTINATION},
     ).scalar_one()
+    return moved
 
 
 def totals(connection: Connection, tenant_id: int) -> dict[str, int]:

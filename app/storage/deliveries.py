@@ -250,8 +250,8 @@ def has_due(connection: Connection, tenant_id: int, destination_id: uuid.UUID) -
 
 _LOCK = text(
     "SELECT d.document_id FROM deliveries d JOIN unnest(CAST(:documents AS uuid[]),"
-    " CAST(:seqs AS bigint[]), CAST(:generations AS smallint[])) AS r (document_id, seq, generation)"
-    " USING (document_id, seq, generation)"
+    " CAST(:seqs AS bigint[]), CAST(:generations AS smallint[]))"
+    " AS r (document_id, seq, generation) USING (document_id, seq, generation)"
     " WHERE d.tenant_id = :tenant_id AND d.destination_id = :destination_id"
     " ORDER BY d.document_id, d.seq, d.destination_id, d.generation FOR UPDATE OF d"
 )
@@ -331,8 +331,8 @@ def mark_attempts(connection: Connection, lease: Lease, keys: Sequence[DeliveryK
     connection.execute(
         text(
             "UPDATE deliveries d SET attempts = d.attempts + 1 FROM unnest("
-            " CAST(:documents AS uuid[]), CAST(:seqs AS bigint[]), CAST(:generations AS smallint[]))"
-            " AS r (document_id, seq, generation)"
+            " CAST(:documents AS uuid[]), CAST(:seqs AS bigint[]),"
+            " CAST(:generations AS smallint[])) AS r (document_id, seq, generation)"
             " WHERE d.tenant_id = :tenant_id AND d.destination_id = :destination_id"
             " AND d.document_id = r.document_id AND d.seq = r.seq AND d.generation = r.generation"
             " AND d.state = 'pending'"

@@ -47,7 +47,7 @@ def get(connection: Connection, tenant_id: int, destination_id: uuid.UUID) -> De
         ),
         {"tenant_id": tenant_id, "id": destination_id},
     ).one_or_none()
-    return None if row is None else Destination(**row._mapping)
+    return None if row is None else Destination(**row._asdict())
 
 
 def list_page(
@@ -62,7 +62,7 @@ def list_page(
         ),
         {"tenant_id": tenant_id, "after": after, "limit": limit},
     )
-    return [Destination(**row._mapping) for row in rows]
+    return [Destination(**row._asdict()) for row in rows]
 
 
 def soft_delete(connection: Connection, tenant_id: int, destination_id: uuid.UUID) -> bool:
@@ -129,7 +129,7 @@ class DestinationCache:
             ),
             {"tenant_id": tenant_id},
         )
-        found = tuple(Destination(**row._mapping) for row in rows)
+        found = tuple(Destination(**row._asdict()) for row in rows)
         self._known[tenant_id] = (version, found)
         return found
 

@@ -90,7 +90,7 @@ def _make_upsert() -> Any:
         .table_valued(*COLUMNS, name="incoming")
         .render_derived()
     )
-    deleted = (
+    deleted: Any = (
         select(literal_column("1"))
         .where(TOMBSTONES.c.tenant_id == rows.c.tenant_id)
         .where(TOMBSTONES.c.document_id == rows.c.id)
@@ -167,7 +167,7 @@ def get(connection: Connection, tenant_id: int, document_id: uuid.UUID) -> Docum
     row = connection.execute(
         select(TABLE).where(TABLE.c.tenant_id == tenant_id, TABLE.c.id == document_id)
     ).one_or_none()
-    return None if row is None else Document(**row._mapping)
+    return None if row is None else Document(**row._asdict())
 
 
 def count_estimate(connection: Connection) -> int:

@@ -14,7 +14,6 @@ from dataclasses import dataclass, replace
 from sqlalchemy import Connection
 from sqlalchemy.exc import DataError, DBAPIError
 
-from app.domain.destinations import Destination
 from app.domain.routing import Route
 from app.storage import counters, deliveries, documents, receipts, rejected
 from app.storage.counters import Delta

@@ -30,7 +30,8 @@ def begin_try(connection: Connection, tenant_id: int, chunk_id: uuid.UUID) -> Tr
     """Count a try. Committed before the risky part, so that a crash is counted as well."""
     row = connection.execute(
         text(
-            "INSERT INTO receipts AS r (tenant_id, chunk_id, tries) VALUES (:tenant_id, :chunk_id, 1)"
+            "INSERT INTO receipts AS r (tenant_id, chunk_id, tries)"
+            " VALUES (:tenant_id, :chunk_id, 1)"
             " ON CONFLICT (tenant_id, chunk_id) DO UPDATE SET tries = r.tries + 1"
             " RETURNING tries, applied_at IS NOT NULL AS applied"
         ),

@@ -32,7 +32,7 @@ Timestamp = DateTime(timezone=True)
 NOW = text("now()")
 
 
-class Document(SQLModel, DocumentInput, table=True):
+class Document(SQLModel, DocumentInput, table=True):  # type: ignore[misc]  # two model configs
     """A document at its newest version. NULL in a field means: never sent."""
 
     __tablename__: ClassVar[str] = "documents"
@@ -46,7 +46,7 @@ class Document(SQLModel, DocumentInput, table=True):
     content: str = Field(sa_type=Text)
     topics: list[str] | None = Field(default=None, sa_type=JSONB(none_as_null=True))
     keys: list[str] | None = Field(default=None, sa_type=JSONB(none_as_null=True))
-    delivery: str | None = Field(default=None, sa_type=Text)
+    delivery: str | None = Field(default=None, sa_type=Text)  # type: ignore[assignment]  # text
     priority: int | None = Field(default=None, sa_type=Integer)
     attributes: dict[str, Any] | None = Field(default=None, sa_type=JSONB(none_as_null=True))
     category: str | None = Field(default=None, sa_type=Text)

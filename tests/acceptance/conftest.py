@@ -159,7 +159,7 @@ class Receiver:
         self._loop.run_until_complete(self._runner.cleanup())
         self._loop.close()
 
-    def __enter__(self) -> Receiver:
+    def __enter__(self):
         self._thread.start()
         assert self._ready.wait(10)
         return self

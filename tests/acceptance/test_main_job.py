@@ -59,12 +59,7 @@ def test_a_thousand_messages_are_stored_and_received_with_the_models_category(
         assert set(pool.map(post, zip(ids, messages, strict=True))) == {202}
     assert until(lambda: len(receiver.received) >= len(ids), 120), system.logs()
 
-    offline = {
-        one: prediction
-        for one, prediction in zip(
-            ids, load(DEFAULT_PATH).classify(messages), strict=True
-        )
-    }
+    offline = dict(zip(ids, load(DEFAULT_PATH).classify(messages), strict=True))
     webhook, received = Webhook(destination["secret"]), {}
     for headers, body in receiver.received:
         envelope = webhook.verify(body, {name.lower(): value for name, value in headers.items()})
@@ -80,10 +75,12 @@ def test_a_thousand_messages_are_stored_and_received_with_the_models_category(
         stored = dict(connection.execute("SELECT id::text, category FROM documents").fetchall())
         assert stored == {one: offline[one].category for one in ids}
         assert until(
-            lambda: connection.execute(
-                "SELECT state, count(*) FROM deliveries GROUP BY state"
-            ).fetchall()
-            == [("delivered", len(ids))],
+            lambda: (
+                connection.execute(
+                    "SELECT state, count(*) FROM deliveries GROUP BY state"
+                ).fetchall()
+                == [("delivered", len(ids))]
+            ),
             10,
         )
         chunks = connection.execute("SELECT count(*) FROM receipts").fetchone()[0]

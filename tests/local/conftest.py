@@ -55,7 +55,7 @@ class Launched:
     """A running launcher."""
 
     def __init__(
-        self, folder: Path, arguments: tuple[str, ...], environment: dict[str, str]
+        self, folder: Path, arguments: tuple[str, ...], environment: dict[str, str], **popen: int
     ) -> None:
         self.folder = DataFolder(folder)
         own = {key: value for key, value in os.environ.items() if key not in SOMEWHERE_ELSE}
@@ -66,6 +66,7 @@ class Launched:
             stderr=subprocess.STDOUT,
             text=True,
             env=own | environment,
+            **popen,
         )
         self.said = ""
         self.family: dict[int, str] = {}
@@ -154,6 +155,7 @@ def launch(place: Path, request: pytest.FixtureRequest) -> Iterator[Callable[...
         worker: str = "worker",
         servers: bool = False,
         fresh: bool = False,
+        user: int | None = None,
         **environment: str,
     ) -> Launched:
         folder = folder or place / "d"
@@ -163,7 +165,8 @@ def launch(place: Path, request: pytest.FixtureRequest) -> Iterator[Callable[...
                 ["cp", "-Rp", request.getfixturevalue("initialised"), folder], check=True
             )
         given = environment if servers else SOMEWHERE_ELSE | environment
-        launched.append(Launched(folder, (str(port), web, worker), given))
+        other = {} if user is None else {"user": user, "group": user, "extra_groups": []}
+        launched.append(Launched(folder, (str(port), web, worker), given, **other))
         return launched[-1]
 
     yield start

@@ -294,6 +294,20 @@ def test_under_root_postgres_runs_as_nobody_even_in_a_folder_closed_to_nobody(la
     assert written(told(launch(servers=True, folder=closed / "d").up()))
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="all other tests run as an ordinary user then")
+def test_an_ordinary_user_needs_no_rights_but_to_the_folder(launch, place):
+    home = place / "home"
+    home.mkdir(mode=0o700)
+    os.chown(home, 65534, 65534)
+    up = launch(servers=True, fresh=True, folder=home / "d", user=65534)
+    up.up()
+    assert {path.stat().st_uid for path in home.rglob("*")} == {65534}
+    assert (home / "d").stat().st_mode & 0o777 == 0o700
+    up.signal(signal.SIGINT)
+    assert up.end() == 0
+    assert up.survivors() == []
+
+
 def test_a_folder_that_is_not_ours_is_left_alone(launch, place):
     (place / "d").mkdir()
     (place / "d" / "thesis.txt").write_text("years of work")

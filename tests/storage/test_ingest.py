@@ -155,7 +155,7 @@ def test_v1_never_stays_pending_beside_v2_when_two_writers_race(
         assert [row.seq for row in pending] == [versions[-1].seq]
 
 
-def test_writers_of_the_same_documents_do_not_deadlock(engine, make_document, make_target, store):
+def test_writers_of_the_same_documents_do_not_deadlock(make_document, make_target, store):
     target = make_target()
     ids = [uuid.uuid4() for _ in range(60)]
     failures = []

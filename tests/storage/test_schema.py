@@ -23,7 +23,7 @@ def test_migrating_again_changes_nothing(database_url):
 
 def test_every_table_has_the_tenant_first_in_its_key():
     for table in SQLModel.metadata.sorted_tables:
-        assert [column.name for column in table.primary_key.columns][0] == "tenant_id"
+        assert next(iter(table.primary_key.columns)).name == "tenant_id"
 
 
 @pytest.mark.parametrize("scheme", ["postgres", "postgresql", "postgresql+psycopg"])

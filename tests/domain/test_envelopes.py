@@ -1,0 +1,48 @@
+import json
+import uuid
+from datetime import UTC, datetime
+
+from app.domain.envelopes import DocumentData, document_classified, webhook_id
+
+DOCUMENT = uuid.UUID("018f4e3a-0000-7000-8000-00000000002a")
+AT = datetime(2026, 11, 20, 12, 0, 0, 123456, tzinfo=UTC)
+
+
+def test_a_webhook_id_differs_by_version_and_plan_and_has_no_dot():
+    ids = [webhook_id(DOCUMENT, 17), webhook_id(DOCUMENT, 18), webhook_id(DOCUMENT, 17, 1)]
+    assert ids == [
+        "msg_018f4e3a00007000800000000000002a_17",
+        "msg_018f4e3a00007000800000000000002a_18",
+        "msg_018f4e3a00007000800000000000002a_17_1",
+    ]
+
+
+def test_the_body_is_a_standard_webhooks_envelope_around_the_document():
+    data = DocumentData(
+        id=DOCUMENT,
+        version=3,
+        created_at=AT,
+        updated_at=AT,
+        category="sci.space",
+        confidence=0.93,
+        model_version="m1",
+        content="Grüße ☃",
+        topics=["a.b"],
+        attributes={"n": 1},
+    )
+    assert json.loads(document_classified(AT, data)) == {
+        "type": "document.classified",
+        "timestamp": "2026-11-20T12:00:00.123456Z",
+        "data": {
+            "id": str(DOCUMENT),
+            "version": 3,
+            "created_at": "2026-11-20T12:00:00.123456Z",
+            "updated_at": "2026-11-20T12:00:00.123456Z",
+            "category": "sci.space",
+            "confidence": 0.93,
+            "model_version": "m1",
+            "content": "Grüße ☃",
+            "topics": ["a.b"],
+            "attributes": {"n": 1},
+        },
+    }
