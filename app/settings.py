@@ -50,8 +50,8 @@ class Settings(BaseSettings):
     """Refuse to start on a Redis that promises less."""
     max_body_bytes: Annotated[int, Field(ge=1024)] = 8 * 1024 * 1024
     """Largest body of ``POST /documents``."""
-    high_water_mark: Annotated[int, Field(ge=1)] = 50_000
-    """Chunks (of 1 to 500 documents) queued in a lane from which on the intake answers 503."""
+    high_water_mark: Annotated[int, Field(ge=1)] = 500_000
+    """Documents queued in a lane from which on the intake answers 503; half of it for bulk."""
 
     destination_allow_cidrs: Annotated[tuple[Network, ...], NoDecode] = ()
     """Private networks that destinations may live in, comma-separated CIDRs."""

@@ -195,7 +195,7 @@ def _document(number: int) -> IncomingDocument:
 def _require_recorded(engine: Engine, expected: int) -> None:
     with transaction(engine) as connection:
         states = connection.execute(text("SELECT state, count(*) FROM deliveries GROUP BY state"))
-        found = dict(states.tuples().all())
+        found: dict[Any, Any] = dict(states.tuples().all())
     if found != {"delivered": expected}:
         raise SystemExit(f"void: recorded {found}, expected {expected} delivered")
 

@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import pytest
 
@@ -55,18 +55,27 @@ class Launched:
     """A running launcher."""
 
     def __init__(
-        self, folder: Path, arguments: tuple[str, ...], environment: dict[str, str], **popen: int
+        self,
+        folder: Path,
+        arguments: tuple[str, ...],
+        environment: dict[str, str],
+        popen: dict[str, object],
     ) -> None:
         self.folder = DataFolder(folder)
         own = {key: value for key, value in os.environ.items() if key not in SOMEWHERE_ELSE}
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.local.launch", folder, *arguments],
-            cwd=PROJECT,
+            [
+                popen.pop("executable", sys.executable),
+                "-m",
+                "tests.local.launch",
+                folder,
+                *arguments,
+            ],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
             env=own | environment,
-            **popen,
+            **({"cwd": PROJECT} | popen),
         )
         self.said = ""
         self.family: dict[int, str] = {}
@@ -82,8 +91,13 @@ class Launched:
     def up(self) -> str:
         """Wait until everything is up; return its address and note all its processes."""
         address = re.search(r"http://\S+", self.until("up at "))[0]
-        self.family = descendants(self.process.pid)
+        self.look_around()
         return address
+
+    def look_around(self) -> dict[int, str]:
+        """Note all processes below the launcher."""
+        self.family = descendants(self.process.pid)
+        return self.family
 
     def signal(self, number: int) -> None:
         self.process.send_signal(number)
@@ -143,7 +157,7 @@ def initialised() -> Iterator[Path]:
 def launch(place: Path, request: pytest.FixtureRequest) -> Iterator[Callable[..., Launched]]:
     """``launch(web="web-dies", **environment)``; without servers unless ``servers=True``.
 
-    With servers it begins on an initialised folder, with ``fresh=True`` on none.
+    With servers it begins on an initialised folder, with ``servers="fresh"`` on none.
     """
     launched: list[Launched] = []
 
@@ -153,20 +167,18 @@ def launch(place: Path, request: pytest.FixtureRequest) -> Iterator[Callable[...
         port: int = 0,
         web: str = "web",
         worker: str = "worker",
-        servers: bool = False,
-        fresh: bool = False,
-        user: int | None = None,
+        servers: bool | Literal["fresh"] = False,
+        popen: dict[str, object] | None = None,
         **environment: str,
     ) -> Launched:
         folder = folder or place / "d"
-        if servers and not fresh and not folder.exists():
+        if servers is True and not folder.exists():
             folder.parent.mkdir(parents=True, exist_ok=True)
             subprocess.run(
                 ["cp", "-Rp", request.getfixturevalue("initialised"), folder], check=True
             )
         given = environment if servers else SOMEWHERE_ELSE | environment
-        other = {} if user is None else {"user": user, "group": user, "extra_groups": []}
-        launched.append(Launched(folder, (str(port), web, worker), given, **other))
+        launched.append(Launched(folder, (str(port), web, worker), given, popen or {}))
         return launched[-1]
 
     yield start

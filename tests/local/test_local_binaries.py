@@ -55,6 +55,15 @@ def test_without_wheels_the_machine_s_own_programs_are_used(monkeypatch, tmp_pat
     assert str(find_postgres()) == "PostgreSQL 16.4 (system)"
     assert find_postgres().major == 16
     assert str(find_valkey()) == "Redis 7.2.5 (system)"
+    # What reads existing data: Postgres only of the same major version, a queue of the same make.
+    assert find_postgres(major=16).version == "16.4"
+    with pytest.raises(BinariesMissing):
+        find_postgres(major=18)
+    assert find_valkey(product="Redis", major=7).version == "7.2.5"
+    with pytest.raises(BinariesMissing):
+        find_valkey(product="Valkey", major=7)
+    with pytest.raises(BinariesMissing):
+        find_valkey(product="Redis", major=8)
 
 
 @pytest.mark.skipif(not Path("/usr/lib/postgresql").exists(), reason="Debian's layout")

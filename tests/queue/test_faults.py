@@ -287,6 +287,8 @@ def test_d2_a_forked_worker_that_dies_is_replaced_by_its_brother(
     start_worker(kind, server.url, FORK="1")
     send(server.url, (1, 30.0))
     assert until(lambda: client.llen("started") == 1, 20)
+    # Nor does a brother take for lost what the living one works on.
+    assert not until(lambda: client.llen("started") > 1, 1.0)
     os.kill(int(client.lindex("started", 0).split(b":")[1]), signal.SIGKILL)
     restarted = until(lambda: client.llen("started") == 2, 5 if survives else 3)
     assert restarted == survives

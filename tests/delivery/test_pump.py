@@ -1,0 +1,501 @@
+import json
+import threading
+import time
+from datetime import timedelta
+
+import pytest
+from standardwebhooks import Webhook
+
+from app.domain.documents import DEFAULT_TENANT
+from app.storage import destinations, leases
+from app.storage.engine import make_engine, transaction
+from app.storage.migrate import migrate
+from tests.delivery.conftest import Yard, wait_until
+from worker import holder, pump
+from worker.outbox import Outbox
+
+
+def test_a_delivery_arrives_once_signed_and_is_recorded(yard, delivery, receiver):
+    destination = yard.destination(receiver.url)
+    document = yard.one(destination, "Grüße ☃")
+    delivery.deliver(destination)
+    delivery.wait_until_idle()
+    row = yard.row(document)
+    assert (row.state, row.attempts, row.last_status, row.last_error) == ("delivered", 1, 200, None)
+    assert row.ended_at == row.attempted_at is not None
+    (request,) = receiver.received
+    body = Webhook(destination.secret).verify(request.body, request.headers)
+    assert request.webhook_id == f"msg_{document.id.hex}_{document.seq}"
+    assert body["type"] == "document.classified"
+    assert body["data"] == {
+        "id": str(document.id),
+        "version": 0,
+        "created_at": document.created_at.isoformat().replace("+00:00", "Z"),
+        "updated_at": document.updated_at.isoformat().replace("+00:00", "Z"),
+        "category": "sci.space",
+        "confidence": 0.9,
+        "model_version": "m1",
+        "content": "Grüße ☃",
+        "topics": ["a.b"],
+        "attributes": {"n": 1},
+    }
+
+
+def test_when_nothing_is_left_the_lease_is_released_without_suspicion(yard, delivery, receiver):
+    destination = yard.destination(receiver.url)
+    yard.one(destination)
+    delivery.deliver(destination)
+    delivery.wait_until_idle()
+    runtime = yard.runtime(destination)
+    assert (runtime.holder, runtime.lost_leases) == (None, 0)
+    assert delivery.bells.cleared >= 2  # before the first read, and before the last
+
+
+def test_nothing_arrives_twice_while_flushes_race_reads(yard, make_delivery, receiver):
+    delivery = make_delivery(concurrency=20)
+    destination = yard.destination(receiver.url)
+    total = 0
+    done = threading.Event()
+
+    def ring():
+        # Each ring makes the holder read again, whatever is under way.
+        while not done.wait(0.001):
+            delivery.pump.ring(DEFAULT_TENANT, destination.id)
+
+    ringer = threading.Thread(target=ring)
+    ringer.start()
+    try:
+        for _ in range(10):
+            yard.store(*[yard.document() for _ in range(200)], to=destination)
+            total += 200
+            delivery.deliver(destination)
+        wait_until(lambda: yard.states() == {"delivered": total}, 60)
+    finally:
+        done.set()
+        ringer.join()
+    assert len(receiver.ids) == total
+    assert len(set(receiver.ids)) == total
+
+
+def test_a_failed_attempt_becomes_a_row_that_is_due_on_its_rung(yard, delivery, receiver):
+    receiver.answers(500, "no luck\0 today")
+    destination = yard.destination(receiver.url)
+    document = yard.one(destination)
+    waits = []
+    for attempts in range(1, 11):
+        yard.make_due()
+        delivery.deliver(destination)
+        row = wait_until(lambda n=attempts: (r := yard.row(document)).attempts == n and r)
+        if row.state == "pending":
+            waits.append(row.due_at - row.attempted_at)
+        delivery.wait_until_idle()
+    minutes = [timedelta(minutes=n) for n in (5, 30, 120, 300, 600, 840, 1200, 1440)]
+    assert waits == [timedelta(seconds=5), *minutes]
+    assert (row.state, row.last_status) == ("failed", 500)
+    assert row.last_error == "HTTP 500 Internal Server Error: no luck\ufffd today"
+    assert len(set(receiver.ids)) == 1
+
+
+def test_a_redirect_is_not_followed_and_fails_behind_a_second_look(yard, delivery, make_receiver):
+    elsewhere, redirecting = make_receiver(), make_receiver()
+    redirecting.answers(302, Location=elsewhere.url)
+    destination = yard.destination(redirecting.url)
+    document = yard.one(destination)
+    delivery.deliver(destination)
+    delivery.wait_until_idle()
+    row = yard.row(document)
+    assert (row.state, row.last_status) == ("pending", 302)
+    assert row.due_at - row.attempted_at == timedelta(minutes=5)
+    yard.make_due()
+    delivery.deliver(destination)
+    delivery.wait_until_idle()
+    assert yard.row(document).state == "failed"
+    assert elsewhere.received == []
+
+
+def test_gone_disables_the_destination_and_the_others_wait(yard, make_delivery, receiver):
+    delivery = make_delivery(concurrency=1)
+    receiver.answers(410)
+    destination = yard.destination(receiver.url)
+    first, second = yard.one(destination), yard.one(destination)
+    delivery.deliver(destination)
+    delivery.wait_until_idle()
+    assert (yard.row(first).state, yard.row(second).state) == ("failed", "pending")
+    with transaction(yard.engine) as connection:
+        now = destinations.get(connection, DEFAULT_TENANT, destination.id)
+    assert (now.enabled, now.disabled_reason) == (False, "HTTP 410 Gone")
+    delivery.deliver(destination)
+    delivery.wait_until_idle()
+    assert len(receiver.received) == 1
+
+
+def test_gone_from_a_url_that_was_replaced_meanwhile_disables_nothing(yard, delivery, receiver):
+    release = receiver.hangs()
+    destination = yard.destination(receiver.url)
+    yard.one(destination)
+    delivery.deliver(destination)
+    wait_until(lambda: receiver.received)
+    yard.execute("UPDATE destinations SET url = 'http://elsewhere.example/'")
+    release(410)
+    delivery.wait_until_idle()
+    with transaction(yard.engine) as connection:
+        assert destinations.get(connection, DEFAULT_TENANT, destination.id).enabled
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_a_private_address_is_refused_unless_it_is_allowed(yard, make_delivery, receiver, host):
+    delivery = make_delivery(allowed=())
+    destination = yard.destination(f"http://{host}:{receiver.port}/")
+    document = yard.one(destination)
+    delivery.deliver(destination)
+    delivery.wait_until_idle()
+    row = yard.row(document)
+    assert (row.state, row.attempts, row.last_status) == ("pending", 1, None)
+    assert "is a loopback address" in row.last_error
+    assert "DESTINATION_ALLOW_CIDRS" in row.last_error
+    assert receiver.received == []
+
+
+def take_over(yard, destination):
+    """Another process takes the lease, as if this one had been silent for too long."""
+    yard.execute("UPDATE destination_runtime SET lease_expires_at = now() - interval '1 s'")
+    with transaction(yard.engine) as connection:
+        lease = leases.acquire(connection, DEFAULT_TENANT, destination.id, "another", 60)
+    assert lease is not None
+    return lease
+
+
+@pytest.mark.parametrize(
+    ("status", "state", "attempts"), [(500, "pending", 0), (200, "delivered", 1)]
+)
+def test_under_an_old_epoch_only_a_success_counts(
+    yard, delivery, receiver, status, state, attempts
+):
+    release = receiver.hangs()
+    destination = yard.destination(receiver.url)
+    document = yard.one(destination)
+    delivery.deliver(destination)
+    wait_until(lambda: receiver.received)
+    take_over(yard, destination)
+    release(status)
+    delivery.wait_until_idle()
+    row = yard.row(document)
+    assert (row.state, row.attempts) == (state, attempts)
+
+
+def test_a_holder_that_lost_its_lease_stops_at_once(yard, make_delivery, receiver):
+    delivery = make_delivery(concurrency=1, lease_seconds=0.6)
+    receiver.hangs()
+    destination = yard.destination(receiver.url)
+    for _ in range(3):
+        yard.one(destination)
+    delivery.deliver(destination)
+    wait_until(lambda: receiver.received)
+    lease = take_over(yard, destination)
+    wait_until(lambda: not delivery.pump.held, 5)
+    assert len(receiver.received) == 1
+    assert yard.states() == {"pending": 3}
+    assert yard.runtime(destination).epoch == lease.epoch
+    assert yard.runtime(destination).holder == "another"
+
+
+def test_nothing_is_sent_while_the_lease_is_not_sure(yard, make_delivery, receiver, monkeypatch):
+    async def no_answer(*_):
+        raise OSError("no route to the database")
+
+    delivery = make_delivery(concurrency=1, lease_seconds=0.5)
+    release = receiver.hangs()
+    destination = yard.destination(receiver.url)
+    first, second = yard.one(destination), yard.one(destination)
+    renew = Outbox.renew
+    monkeypatch.setattr(Outbox, "renew", no_answer)
+    began_at = time.monotonic()
+    delivery.deliver(destination)
+    wait_until(lambda: receiver.received)
+    wait_until(lambda: time.monotonic() - began_at > 0.6)
+    release()
+    wait_until(lambda: yard.row(first).state == "delivered")
+    assert len(receiver.received) == 1
+    monkeypatch.setattr(Outbox, "renew", renew)
+    wait_until(lambda: yard.row(second).state == "delivered")
+
+
+def test_content_of_a_newer_version_is_not_sent_as_the_older_one(yard, delivery, receiver):
+    destination = yard.destination(receiver.url)
+    first = yard.one(destination, "v1")
+    second = yard.one(destination, "v2", id=first.id)
+    # As a reader sees it whose snapshot lies between the upsert and the superseding.
+    yard.execute("UPDATE deliveries SET state = 'pending' WHERE seq = :seq", seq=first.seq)
+    delivery.deliver(destination)
+    delivery.wait_until_idle()
+    assert (yard.row(first).state, yard.row(second).state) == ("superseded", "delivered")
+    assert yard.row(first).attempts == 0
+    assert [json.loads(one.body)["data"]["content"] for one in receiver.received] == ["v2"]
+
+
+def test_a_failure_of_a_version_that_was_replaced_meanwhile_is_superseded(yard, delivery, receiver):
+    release = receiver.hangs()
+    destination = yard.destination(receiver.url)
+    first = yard.one(destination, "v1")
+    delivery.deliver(destination)
+    wait_until(lambda: receiver.received)
+    yard.execute("UPDATE documents SET seq = seq + 1")
+    release(500)
+    delivery.wait_until_idle()
+    assert yard.row(first).state == "superseded"
+
+
+def test_behind_two_lost_leases_attempts_are_marked_and_made_one_at_a_time(
+    yard, delivery, receiver
+):
+    destination = yard.destination(receiver.url)
+    documents = [yard.one(destination) for _ in range(5)]
+    yard.execute(
+        "INSERT INTO destination_runtime (tenant_id, destination_id, epoch, holder,"
+        " lease_expires_at, lost_leases) VALUES (1, :id, 7, 'dead', now() - interval '1 s', 1)",
+        id=destination.id,
+    )
+    release = receiver.hangs()
+    delivery.deliver(destination)
+    wait_until(lambda: receiver.received)
+    assert [row.attempts for row in yard.rows()] == [1, 0, 0, 0, 0]
+    release()
+    delivery.wait_until_idle()
+    assert receiver.most_in_flight == 1
+    assert [yard.row(one).state for one in documents] == ["delivered"] * 5
+    assert [yard.row(one).attempts for one in documents] == [1] * 5
+    assert yard.runtime(destination).lost_leases == 0
+
+
+def test_a_delivery_that_killed_every_holder_fails_without_another_request(
+    yard, delivery, receiver
+):
+    destination = yard.destination(receiver.url)
+    document = yard.one(destination)
+    yard.execute("UPDATE deliveries SET attempts = 10")
+    delivery.deliver(destination)
+    delivery.wait_until_idle()
+    row = yard.row(document)
+    assert (row.state, row.attempts) == ("failed", 10)
+    assert row.last_error == "10 attempts began and none came back"
+    assert receiver.received == []
+
+
+def test_a_stop_waits_for_requests_in_flight(yard, delivery, receiver):
+    release = receiver.hangs()
+    destination = yard.destination(receiver.url)
+    document = yard.one(destination)
+    delivery.deliver(destination)
+    wait_until(lambda: receiver.received)
+    threading.Timer(0.3, release).start()
+    delivery.pump.stop()
+    assert not delivery.pump.alive
+    assert yard.row(document).state == "delivered"
+    assert yard.runtime(destination).holder is None
+
+
+def test_a_stop_hands_back_what_does_not_end_in_time(yard, make_delivery, receiver, monkeypatch):
+    monkeypatch.setattr(pump, "GRACE_SECONDS", 0.3)
+    delivery = make_delivery(concurrency=2)
+    receiver.hangs()
+    destination = yard.destination(receiver.url)
+    for _ in range(5):
+        yard.one(destination)
+    delivery.deliver(destination)
+    wait_until(lambda: len(receiver.received) == 2)
+    began_at = time.monotonic()
+    delivery.pump.stop()
+    assert time.monotonic() - began_at < 5
+    assert not delivery.pump.alive
+    assert [(row.state, row.attempts) for row in yard.rows()] == [("pending", 0)] * 5
+    assert yard.runtime(destination).holder is None
+
+
+def test_a_lease_for_a_pump_that_is_stopping_is_released(yard, delivery, receiver):
+    destination = yard.destination(receiver.url)
+    yard.one(destination)
+    delivery.pump.stop()
+    delivery.deliver(destination)
+    assert yard.runtime(destination).holder is None
+    assert receiver.received == []
+
+
+def test_a_destination_that_is_held_elsewhere_is_left_alone(yard, delivery, receiver):
+    destination = yard.destination(receiver.url)
+    yard.one(destination)
+    with transaction(yard.engine) as connection:
+        assert leases.acquire(connection, DEFAULT_TENANT, destination.id, "another", 60)
+    delivery.deliver(destination)
+    assert delivery.pump.held == 0
+    assert yard.states() == {"pending": 1}
+
+
+def test_a_disabled_destination_gets_nothing_and_is_let_go(yard, delivery, receiver):
+    destination = yard.destination(receiver.url, enabled=False)
+    yard.one(destination)
+    delivery.deliver(destination)
+    delivery.wait_until_idle()
+    assert yard.states() == {"pending": 1}
+    assert yard.runtime(destination).holder is None
+    yard.execute("UPDATE destinations SET enabled = true")
+    delivery.deliver(destination)
+    delivery.wait_until_idle()
+    assert yard.states() == {"delivered": 1}
+
+
+def test_disabling_is_noticed_while_requests_hang(yard, make_delivery, receiver):
+    delivery = make_delivery(concurrency=1, lease_seconds=0.6)
+    release = receiver.hangs()
+    destination = yard.destination(receiver.url)
+    for _ in range(3):
+        yard.one(destination)
+    delivery.deliver(destination)
+    wait_until(lambda: receiver.received)
+    yard.execute("UPDATE destinations SET enabled = false")
+    expires_at = yard.runtime(destination).lease_expires_at
+    wait_until(lambda: yard.runtime(destination).lease_expires_at > expires_at + timedelta(0.0))
+    wait_until(lambda: yard.runtime(destination).lease_expires_at > expires_at)
+    release()
+    delivery.wait_until_idle()
+    assert len(receiver.received) == 1
+
+
+def test_a_ring_while_the_lease_is_being_released_is_not_lost(
+    yard, delivery, receiver, monkeypatch
+):
+    destination = yard.destination(receiver.url)
+    yard.one(destination)
+    release = Outbox.release
+    late = []
+
+    async def store_then_release(self, lease):
+        if not late:
+            # Committed behind the last read; the ring finds a holder and leaves it at that.
+            late.append(yard.one(destination))
+            delivery.deliver(destination)
+        await release(self, lease)
+
+    monkeypatch.setattr(Outbox, "release", store_then_release)
+    delivery.deliver(destination)
+    wait_until(lambda: late and yard.row(late[0]).state == "delivered", 5)
+
+
+def test_a_row_that_commits_late_behind_the_last_read_is_found(yard, delivery, receiver):
+    destination = yard.destination(receiver.url)
+    early, later = yard.document(), yard.document()
+    release = receiver.hangs()
+    yard.store(later, to=destination)
+    delivery.deliver(destination)
+    wait_until(lambda: receiver.received)
+    yard.store(early, to=destination)
+    delivery.deliver(destination)
+    wait_until(lambda: len(receiver.received) == 2)
+    release()
+    delivery.wait_until_idle()
+    assert yard.states() == {"delivered": 2}
+
+
+def test_what_another_process_was_rung_for_is_found_by_looking(yard, delivery, receiver):
+    release = receiver.hangs()
+    destination = yard.destination(receiver.url)
+    yard.one(destination)
+    delivery.deliver(destination)
+    wait_until(lambda: receiver.received)
+    yard.one(destination)  # nobody rings here
+    wait_until(lambda: len(receiver.received) == 2, 5)
+    release()
+
+
+def test_a_destination_that_hangs_does_not_delay_another(yard, delivery, make_receiver):
+    hanging, quick = make_receiver(), make_receiver()
+    hanging.hangs()
+    slow, fast = yard.destination(hanging.url, "slow"), yard.destination(quick.url, "fast")
+    for _ in range(200):
+        yard.one(slow)
+    delivery.deliver(slow)
+    wait_until(lambda: hanging.in_flight == 50)
+    yard.store(*[yard.document() for _ in range(100)], to=fast)
+    began_at = time.monotonic()
+    delivery.deliver(fast)
+    wait_until(lambda: len(quick.received) == 100)
+    assert time.monotonic() - began_at < 2
+    assert hanging.most_in_flight == 50
+
+
+def test_the_limit_holds_and_is_used(yard, make_delivery, receiver):
+    delivery = make_delivery(concurrency=7)
+    release = receiver.hangs()
+    destination = yard.destination(receiver.url)
+    yard.store(*[yard.document() for _ in range(50)], to=destination)
+    delivery.deliver(destination)
+    wait_until(lambda: receiver.in_flight == 7)
+    release()
+    delivery.wait_until_idle()
+    assert receiver.most_in_flight == 7
+    assert yard.states() == {"delivered": 50}
+
+
+def test_retries_and_new_rows_share_the_way(yard, make_delivery, receiver):
+    delivery = make_delivery(concurrency=1)
+    destination = yard.destination(receiver.url)
+    retries = [yard.one(destination) for _ in range(6)]
+    yard.execute("UPDATE deliveries SET attempts = 1, due_at = now() - interval '1 min'")
+    fresh = [yard.one(destination) for _ in range(6)]
+    delivery.deliver(destination)
+    delivery.wait_until_idle()
+    seqs = [int(one.rsplit("_", 1)[1]) for one in receiver.ids]
+    assert {one.seq for one in retries} & set(seqs[:4])
+    assert {one.seq for one in fresh} & set(seqs[:4])
+    assert [yard.row(one).attempts for one in retries] == [2] * 6
+
+
+def test_a_crowded_process_passes_a_busy_destination_on(
+    yard, make_delivery, make_receiver, monkeypatch
+):
+    monkeypatch.setattr(holder, "TENURE_SECONDS", 0.5)
+    delivery = make_delivery(concurrency=2)
+    hanging, busy = make_receiver(), make_receiver()
+    hanging.hangs()
+    other, destination = yard.destination(hanging.url, "b"), yard.destination(busy.url, "a")
+    yard.one(other)
+    delivery.deliver(other)
+    wait_until(lambda: hanging.received)
+    done = threading.Event()
+
+    def keep_busy():
+        while not done.is_set():
+            yard.store(*[yard.document() for _ in range(50)], to=destination)
+            delivery.pump.ring(DEFAULT_TENANT, destination.id)
+
+    yard.one(destination)
+    delivery.deliver(destination)
+    source = threading.Thread(target=keep_busy)
+    source.start()
+    try:
+        wait_until(lambda: destination.id in delivery.bells.rung)
+    finally:
+        done.set()
+        source.join()
+    assert yard.states().keys() <= {"pending", "delivered"}
+    assert len(set(busy.ids)) == len(busy.ids)
+
+
+def test_results_outlive_a_restart_of_the_database(make_postgres, make_delivery, receiver):
+    server = make_postgres(fsync="off")
+    migrate(server.url)
+    engine = make_engine(server.url, application_name="test", pool_size=2)
+    yard, delivery = Yard(engine), make_delivery(server.url)
+    release = receiver.hangs()
+    destination = yard.destination(receiver.url)
+    document = yard.one(destination)
+    delivery.deliver(destination)
+    wait_until(lambda: receiver.received)
+    server.kill()
+    release()
+    wait_until(lambda: receiver.in_flight == 0)
+    server.start()
+    engine.dispose()
+    wait_until(lambda: yard.row(document).state == "delivered")
+    delivery.wait_until_idle()
+    assert len(receiver.received) == 1
+    engine.dispose()

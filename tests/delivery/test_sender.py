@@ -1,0 +1,435 @@
+import asyncio
+import gzip
+import ipaddress
+import socket
+import time
+import tracemalloc
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import pytest
+import uvloop
+from aiohttp.abc import AbstractResolver
+from standardwebhooks import Webhook
+
+from app.domain.deliveries import OutcomeKind
+from app.domain.destinations import DestinationInput, make_destination
+from app.domain.documents import DEFAULT_TENANT
+from tests.delivery.conftest import LOOPBACK
+from worker import resolver as resolver_module
+from worker.sender import Sender, Target
+
+BODY = b'{"type":"document.classified"}'
+DESTINATION = make_destination(
+    DEFAULT_TENANT,
+    DestinationInput(key="a", url="http://127.0.0.1/"),
+    now=datetime.now(UTC),
+)
+
+
+def target(url, timeout_seconds=5.0):
+    return Target.of(replace(DESTINATION, url=url, timeout_seconds=timeout_seconds))
+
+
+def send(url, *, timeout_seconds=5.0, allowed=(LOOPBACK,), resolver=None):
+    async def run():
+        async with Sender(allowed, resolver=resolver) as sender:
+            return await sender.send(target(url, timeout_seconds), "msg_1", BODY)
+
+    return uvloop.run(run())
+
+
+class RawReceiver:
+    """Speaks whatever bytes a test wants, on a real socket."""
+
+    def __init__(self, loop_thread, speak):
+        self.connections = 0
+        self.heads = []
+        self._thread = loop_thread
+        self._speak = speak
+
+    async def _serve(self, reader, writer):
+        self.connections += 1
+        try:
+            while head := await reader.readuntil(b"\r\n\r\n"):
+                self.heads.append(head.decode())
+                await reader.readexactly(len(BODY))
+                if not await self._speak(self, writer):
+                    break
+        except (OSError, asyncio.IncompleteReadError):
+            pass
+        finally:
+            writer.close()
+
+    def start(self):
+        async def start():
+            return await asyncio.start_server(self._serve, "127.0.0.1", 0)
+
+        self._server = self._thread.run(start())
+        self.url = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}/"
+        return self
+
+    async def stop(self):
+        self._server.close()
+        await self._server.wait_closed()
+
+
+@pytest.fixture
+def speaking(loop_thread):
+    made = []
+
+    def make(speak):
+        made.append(RawReceiver(loop_thread, speak).start())
+        return made[-1]
+
+    yield make
+    for receiver in made:
+        loop_thread.run(receiver.stop())
+
+
+def answering(data, *, keep=True):
+    async def speak(_, writer):
+        writer.write(data)
+        await writer.drain()
+        return keep
+
+    return speak
+
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+
+
+def test_a_request_is_signed_for_its_moment_and_says_who_sends(receiver):
+    outcome = send(receiver.url)
+    assert (outcome.kind, outcome.status, outcome.error) == (OutcomeKind.SUCCESS, 200, None)
+    assert 0 < outcome.duration_seconds < 5
+    (request,) = receiver.received
+    Webhook(DESTINATION.secret).verify(request.body, request.headers)
+    assert request.path == "/hook"
+    assert request.headers["content-type"] == "application/json"
+    assert request.headers["user-agent"].startswith("Docyard/")
+    assert request.headers["host"] == f"127.0.0.1:{receiver.port}"
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"), [(204, "success"), (302, "permanent"), (404, "permanent"), (410, "gone")]
+)
+def test_the_status_decides(receiver, status, kind):
+    receiver.answers(status, "" if status == 204 else "why", Location="http://127.0.0.1:1/")
+    outcome = send(receiver.url)
+    assert (outcome.kind, outcome.status) == (kind, status)
+    assert len(receiver.received) == 1
+
+
+def test_a_throttling_receiver_is_heard(receiver):
+    receiver.answers(429, Retry_After="17")
+    outcome = send(receiver.url)
+    assert (outcome.kind, outcome.retry_after_seconds) == (OutcomeKind.THROTTLED, 17)
+
+
+def test_cookies_are_not_kept(receiver):
+    receiver.answers(200, Set_Cookie="session=1")
+
+    async def run():
+        async with Sender([LOOPBACK]) as sender:
+            for _ in range(2):
+                await sender.send(target(f"http://localhost:{receiver.port}/"), "msg_1", BODY)
+
+    uvloop.run(run())
+    assert ["cookie" in one.headers for one in receiver.received] == [False, False]
+
+
+def test_proxies_of_the_environment_are_not_asked(receiver, monkeypatch):
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+    assert send(receiver.url).kind is OutcomeKind.SUCCESS
+
+
+# Receivers that take their time
+
+
+def test_a_receiver_that_says_nothing_ends_at_the_deadline(receiver):
+    receiver.hangs()
+    began_at = time.monotonic()
+    outcome = send(receiver.url, timeout_seconds=0.3)
+    assert 0.3 <= time.monotonic() - began_at < 2
+    assert (outcome.kind, outcome.status) == (OutcomeKind.TEMPORARY, None)
+    assert outcome.error == "no complete answer within 0.3 s"
+
+
+def test_a_head_that_drips_ends_at_the_deadline(speaking):
+    async def drip(_, writer):
+        for byte in b"HTTP/1.1 200 OK\r\nX-Long: " + b"x" * 1000:
+            writer.write(bytes([byte]))
+            await writer.drain()
+            await asyncio.sleep(0.05)
+
+    began_at = time.monotonic()
+    outcome = send(speaking(drip).url, timeout_seconds=0.5)
+    assert time.monotonic() - began_at < 2
+    assert outcome.kind is OutcomeKind.TEMPORARY
+
+
+@pytest.mark.parametrize(("line", "kind"), [(b"200 OK", "success"), (b"500 No", "temporary")])
+def test_a_body_that_drips_ends_at_the_deadline_and_the_status_stands(speaking, line, kind):
+    async def drip(_, writer):
+        writer.write(b"HTTP/1.1 " + line + b"\r\nContent-Length: 1000\r\n\r\n")
+        while True:
+            writer.write(b"x")
+            await writer.drain()
+            await asyncio.sleep(0.05)
+
+    began_at = time.monotonic()
+    outcome = send(speaking(drip).url, timeout_seconds=0.5)
+    assert 0.5 <= time.monotonic() - began_at < 2
+    assert outcome.kind == kind
+
+
+def test_a_body_without_end_is_cut_at_the_cap(speaking):
+    sent = 0
+
+    async def flood(_, writer):
+        nonlocal sent
+        writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+        while True:
+            writer.write(b"1000\r\n" + b"x" * 4096 + b"\r\n")
+            await writer.drain()
+            sent += 4096
+
+    began_at = time.monotonic()
+    outcome = send(speaking(flood).url, timeout_seconds=10)
+    assert time.monotonic() - began_at < 5
+    assert outcome.kind is OutcomeKind.SUCCESS
+    assert sent < 32 * 1024 * 1024  # socket buffers, not the memory of a process
+
+
+def test_a_gzip_bomb_unfolds_to_an_excerpt_only(speaking):
+    bomb = gzip.compress(b"boom " * 10_000_000)
+    head = b"HTTP/1.1 500 No\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(bomb)
+    url = speaking(answering(head + bomb)).url
+    tracemalloc.start()
+    try:
+        outcome = send(url)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert outcome.error.startswith("HTTP 500 No: boom boom")
+    assert len(outcome.error) <= 500
+    assert peak < 4 * 1024 * 1024
+
+
+def test_a_body_that_is_not_what_it_says_is_left_out(receiver):
+    receiver.answers(500, "not gzip", Content_Encoding="gzip")
+    assert send(receiver.url).error == "HTTP 500 Internal Server Error"
+
+
+# Receivers that break off
+
+
+def test_an_answer_that_breaks_off_behind_its_status_counts(speaking):
+    short = b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf"
+    assert send(speaking(answering(short, keep=False)).url).kind is OutcomeKind.SUCCESS
+
+
+@pytest.mark.parametrize(
+    ("data", "error"),
+    [
+        (b"", "the connection was closed without an answer"),
+        (b"SSH-2.0-OpenSSH_9.2\r\n\r\n", "400, message"),
+        (b"HTTP/1.1 abc\r\n\r\n", "400, message"),
+        (b"HTTP/1.1 200 OK\r\nX: " + b"y" * 100_000 + b"\r\n\r\n", "400, message"),
+    ],
+)
+def test_what_is_no_answer_is_a_temporary_failure(speaking, data, error):
+    outcome = send(speaking(answering(data, keep=False)).url)
+    assert (outcome.kind, outcome.status) == (OutcomeKind.TEMPORARY, None)
+    assert error in outcome.error
+
+
+def test_a_kept_connection_that_was_closed_meanwhile_costs_no_attempt(speaking):
+    async def once_per_connection(receiver, writer):
+        # The second request meets a close, as when an idle connection times out over there.
+        if len(receiver.heads) == 2:
+            return False
+        writer.write(OK)
+        await writer.drain()
+        return True
+
+    receiver = speaking(once_per_connection)
+
+    async def run():
+        async with Sender([LOOPBACK]) as sender:
+            return [await sender.send(target(receiver.url), f"msg_{n}", BODY) for n in range(2)]
+
+    outcomes = uvloop.run(run())
+    assert [one.kind for one in outcomes] == [OutcomeKind.SUCCESS, OutcomeKind.SUCCESS]
+    assert receiver.connections == 2
+    assert [one.lower().count("webhook-id: msg_1") for one in receiver.heads] == [0, 1, 1]
+
+
+def test_connections_are_kept(speaking):
+    receiver = speaking(answering(OK))
+
+    async def run():
+        async with Sender([LOOPBACK]) as sender:
+            for _ in range(5):
+                await sender.send(target(receiver.url), "msg_1", BODY)
+
+    uvloop.run(run())
+    assert (receiver.connections, len(receiver.heads)) == (1, 5)
+
+
+def test_nobody_listening_is_a_temporary_failure():
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        outcome = send(f"http://127.0.0.1:{unused.getsockname()[1]}/")
+    assert outcome.kind is OutcomeKind.TEMPORARY
+    assert outcome.error.startswith("no connection: ")
+
+
+def test_a_receiver_without_tls_is_a_temporary_failure(receiver):
+    outcome = send(receiver.url.replace("http:", "https:"))
+    assert outcome.kind is OutcomeKind.TEMPORARY
+    assert outcome.error.startswith(("no connection: ", "the connection broke: "))
+
+
+def test_whatever_a_receiver_says_can_be_stored(speaking):
+    odd = b"HTTP/1.1 500 \xff\xfe\r\nContent-Length: 3\r\n\r\n\x00\xff\x01"
+    outcome = send(speaking(answering(odd)).url)
+    assert outcome.kind is OutcomeKind.TEMPORARY
+    assert "\0" not in outcome.error
+    outcome.error.encode()
+
+
+# Addresses
+
+
+class Names(AbstractResolver):
+    """Answers in turn what it was given, as a name server may that has something in mind."""
+
+    def __init__(self, *answers):
+        self.answers = list(answers)
+        self.asked = 0
+
+    async def resolve(self, host, port=0, family=socket.AF_INET):  # noqa: ARG002
+        self.asked += 1
+        answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        if callable(answer):
+            return await answer(host)
+        return [
+            {
+                "hostname": host,
+                "host": one,
+                "port": port,
+                "family": socket.AF_INET6 if ":" in one else socket.AF_INET,
+                "proto": 0,
+                "flags": socket.AI_NUMERICHOST,
+            }
+            for one in answer
+        ]
+
+    async def close(self):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("url", "what"),
+    [
+        ("http://10.0.0.1/", "10.0.0.1 is a private address"),
+        ("http://169.254.169.254/latest/meta-data/", "169.254.169.254 is a link-local address"),
+        ("http://[::1]/", "::1 is a loopback address"),
+        ("http://[fe80::1]/", "fe80::1 is a link-local address"),
+        ("http://[::ffff:10.0.0.1]/", "10.0.0.1 is a private address"),
+        ("http://[64:ff9b::7f00:1]/", "is a NAT64 address"),
+    ],
+)
+def test_an_address_in_the_url_is_refused_although_no_name_is_looked_up(url, what):
+    outcome = send(url)
+    assert (outcome.kind, outcome.status) == (OutcomeKind.PERMANENT, None)
+    assert outcome.error.startswith("address refused: ")
+    assert what in outcome.error
+
+
+@pytest.mark.parametrize("host", ["2130706433", "0x7f.1", "127.1", "017700000001"])
+def test_odd_notations_of_an_address_reach_nobody(receiver, host):
+    outcome = send(f"http://{host}:{receiver.port}/")
+    assert outcome.kind in {OutcomeKind.PERMANENT, OutcomeKind.TEMPORARY}
+    assert receiver.received == []
+
+
+def test_a_name_with_only_refused_addresses_is_refused(receiver):
+    names = Names(["10.0.0.1", "192.168.0.1", "::ffff:127.0.0.2"])
+    outcome = send(f"http://trap.example:{receiver.port}/", allowed=(), resolver=names)
+    assert outcome.kind is OutcomeKind.PERMANENT
+    assert "10.0.0.1 is a private address" in outcome.error
+
+
+def test_of_several_addresses_only_the_allowed_ones_are_connected(make_receiver):
+    inside = make_receiver(host="127.0.0.2")
+    outside = make_receiver(host="127.0.0.1", port=inside.port)
+    names = Names(["127.0.0.2", "127.0.0.1"])
+    allowed = (ipaddress.ip_network("127.0.0.1/32"),)
+    for _ in range(3):
+        outcome = send(f"http://two.example:{inside.port}/", allowed=allowed, resolver=names)
+        assert outcome.kind is OutcomeKind.SUCCESS
+    assert (len(outside.received), len(inside.received)) == (3, 0)
+
+
+def test_a_name_that_changes_its_answer_gains_nothing(make_receiver, monkeypatch):
+    monkeypatch.setattr(resolver_module, "ANSWER_LIVES_SECONDS", 0)
+    monkeypatch.setattr(resolver_module, "KEEPALIVE_SECONDS", 0.0)
+    inside = make_receiver(host="127.0.0.2")
+    outside = make_receiver(host="127.0.0.1", port=inside.port)
+    names = Names(["127.0.0.1"], ["127.0.0.2"])
+    allowed = (ipaddress.ip_network("127.0.0.1/32"),)
+
+    async def run():
+        url = f"http://rebind.example:{inside.port}/"
+        async with Sender(allowed, resolver=names) as sender:
+            return [await sender.send(target(url), "msg_1", BODY) for _ in range(3)]
+
+    outcomes = uvloop.run(run())
+    assert [one.kind for one in outcomes] == ["success", "permanent", "permanent"]
+    assert names.asked == 3
+    assert (len(outside.received), len(inside.received)) == (1, 0)
+
+
+def test_a_dead_zone_delays_only_those_who_wait_for_it(receiver, monkeypatch):
+    monkeypatch.setattr(resolver_module, "LOOKUP_SECONDS", 0.5)
+
+    async def never(_):
+        await asyncio.Event().wait()
+
+    names = Names(never)
+
+    async def run():
+        async with Sender([LOOPBACK], resolver=names) as sender:
+            dead = [
+                asyncio.create_task(sender.send(target(f"http://dead.example:{n}/"), "m", BODY))
+                for n in (1, 1, 1, 2)
+            ]
+            await asyncio.sleep(0)
+            alive = await sender.send(target(receiver.url), "msg_1", BODY)
+            waiting = [task for task in dead if not task.done()]
+            return alive, len(waiting), await asyncio.gather(*dead)
+
+    alive, waiting, dead = uvloop.run(run())
+    assert (alive.kind, waiting) == (OutcomeKind.SUCCESS, 4)
+    assert {one.kind for one in dead} == {OutcomeKind.TEMPORARY}
+    assert "could not be resolved: the look-up took longer" in dead[0].error
+    assert names.asked == 2  # one look-up for those who ask for the same
+
+
+def test_names_of_the_hosts_file_are_found(receiver):
+    assert send(f"http://localhost:{receiver.port}/").kind is OutcomeKind.SUCCESS
+
+
+def test_a_name_that_does_not_exist_is_a_temporary_failure():
+    names = Names(_raise_not_found)
+    outcome = send("http://nowhere.example/", resolver=names)
+    assert outcome.kind is OutcomeKind.TEMPORARY
+    assert outcome.error == "the name nowhere.example could not be resolved: not found"
+
+
+async def _raise_not_found(_):
+    raise OSError(None, "not found")

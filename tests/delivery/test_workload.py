@@ -1,0 +1,139 @@
+import uuid
+from datetime import UTC, datetime
+
+import pytest
+
+from app.storage.deliveries import DeliveryKey, DueDelivery, DuePage
+from worker.workload import FLOOR_BYTES, LOOK_BACK_SEQ, Cursor, MemoryBudget, Workload
+
+NOW = datetime(2026, 11, 20, tzinfo=UTC)
+ID = uuid.UUID(int=1)
+
+
+def due(seq, *, attempts=0, content="x"):
+    return DueDelivery(
+        key=DeliveryKey(1, ID, seq, ID, 0),
+        version=0,
+        attempts=attempts,
+        created_at=NOW,
+        due_at=NOW,
+        document_seq=seq,
+        content=content,
+        category=None,
+        confidence=None,
+        model_version=None,
+        topics=None,
+        attributes=None,
+        document_created_at=NOW,
+        document_updated_at=NOW,
+    )
+
+
+def fresh(*seqs, **fields):
+    return DuePage([due(seq, **fields) for seq in seqs], [])
+
+
+@pytest.fixture
+def budget():
+    return MemoryBudget(1_000_000)
+
+
+@pytest.fixture
+def workload(budget):
+    return Workload(budget)
+
+
+def seqs_taken(workload):
+    taken = []
+    while (row := workload.take()) is not None:
+        taken.append(row.key.seq)
+    return taken
+
+
+def test_a_row_that_is_queued_or_in_flight_is_not_taken_up_again(workload):
+    assert workload.admit(workload.begin_read(), fresh(1, 2)) == 2
+    workload.take()
+    assert workload.admit(workload.begin_read(), fresh(1, 2, 3)) == 1
+    assert seqs_taken(workload) == [2, 3]
+
+
+def test_a_read_that_began_before_the_flush_does_not_bring_a_row_back(workload):
+    workload.admit(workload.begin_read(), fresh(1))
+    row = workload.take()
+    workload.ended(row)
+    stale = workload.begin_read()
+    workload.recorded([row.key])
+    assert workload.admit(stale, fresh(1)) == 0
+
+
+def test_a_read_that_began_behind_the_flush_brings_back_what_is_due_again(workload):
+    workload.admit(workload.begin_read(), fresh(1))
+    row = workload.take()
+    workload.ended(row)
+    workload.recorded([row.key])
+    again = DuePage([], [due(1, attempts=1)])
+    assert workload.admit(workload.begin_read(), again) == 1
+
+
+def test_memory_of_ended_rows_goes_with_the_next_read(workload):
+    workload.admit(workload.begin_read(), fresh(*range(100)))
+    for row in iter(workload.take, None):
+        workload.ended(row)
+        workload.recorded([row.key])
+    assert len(workload._known) == 100
+    workload.admit(workload.begin_read(), fresh())
+    assert len(workload._known) == len(workload._recorded) == 0
+
+
+def test_fresh_rows_and_retries_are_taken_in_turn(workload):
+    page = DuePage([due(n) for n in (1, 2, 3)], [due(n, attempts=1) for n in (11, 12)])
+    workload.admit(workload.begin_read(), page)
+    assert sorted(seqs_taken(workload)[:4]) == [1, 2, 11, 12]
+
+
+def test_bytes_beyond_the_floor_are_taken_from_the_common_budget_and_given_back(workload, budget):
+    content = "x" * (FLOOR_BYTES // 2)
+    workload.admit(workload.begin_read(), fresh(1, 2, content=content))
+    assert budget.free == 1_000_000
+    workload.admit(workload.begin_read(), fresh(3, content=content))
+    assert budget.free == 1_000_000 - FLOOR_BYTES // 2
+    assert workload.room_bytes == 1_000_000 - FLOOR_BYTES // 2
+    workload.ended(workload.take())
+    assert budget.free == 1_000_000
+    workload.drop()
+    assert workload.room_bytes == 1_000_000 + FLOOR_BYTES
+
+
+def test_a_destination_has_its_floor_when_others_have_used_up_the_budget(workload, budget):
+    budget.charge(2_000_000)
+    assert workload.room_bytes == FLOOR_BYTES
+    content = "ü" * (FLOOR_BYTES // 2)
+    workload.admit(workload.begin_read(), fresh(1, content=content))
+    assert workload.room_bytes <= 0
+
+
+def rows(*seqs):
+    return fresh(*seqs).fresh
+
+
+def test_a_cursor_goes_on_behind_the_last_row_and_begins_anew_behind_an_empty_read():
+    cursor = Cursor()
+    assert cursor.begin(100.0) == 0
+    cursor.end(rows(10, 20))
+    assert cursor.begin(100.01) == 20
+    cursor.end([])
+    assert cursor.begin(100.02) == 0
+
+
+def test_a_cursor_looks_back_a_moment_and_from_time_to_time_at_everything():
+    cursor = Cursor()
+    cursor.begin(100.0)
+    start = 50 * LOOK_BACK_SEQ
+    cursor.end(rows(start))
+    assert cursor.begin(100.1) == start
+    cursor.end(rows(start))
+    assert cursor.begin(100.3) == start - LOOK_BACK_SEQ
+    cursor.end(rows(start))
+    assert cursor.begin(100.4) == start
+    cursor.end(rows(start))
+    assert cursor.begin(105.5) == 0
