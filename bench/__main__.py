@@ -23,6 +23,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 import psycopg
 import redis
@@ -134,11 +135,9 @@ def stored(database_url: str, redis_url: str, asked: argparse.Namespace) -> dict
 def latency(database_url: str, redis_url: str, asked: argparse.Namespace) -> dict[str, object]:  # noqa: ARG001  (as the others)
     """Measure an idle system: POST to stored, POST to received by a webhook."""
     side = sides.docyard(database_url, redis_url)
-    to_stored: list[float] = []
     to_received: list[float] = []
     with running(side, workers=True), TimingReceiver() as receiver:
-        for _ in range(LATENCY_DOCUMENTS):
-            to_stored.append(_until_stored(side, database_url))
+        to_stored = [_until_stored(side, database_url) for _ in range(LATENCY_DOCUMENTS)]
         _post(side.url + "/destinations", {"key": "bench", "url": receiver.url})
         for _ in range(LATENCY_DOCUMENTS):
             document_id = str(uuid.uuid4())
@@ -185,18 +184,20 @@ def running(side: Side, *, workers: bool = False) -> Iterator[None]:
 
 def machine() -> dict[str, object]:
     """Return what the numbers depend on."""
-    times: list[float] = []
     with tempfile.TemporaryFile() as file:
-        for _ in range(50):
-            file.write(b"x" * 2048)
-            file.flush()
-            times.append(timeit.timeit(lambda: os.fsync(file.fileno()), number=1))  # noqa: PERF401
+        times = [_sync_seconds(file) for _ in range(50)]
     return {
         "python": platform.python_version(),
         "cores": os.cpu_count(),
         "fsync_ms": round(statistics.median(times) * 1000, 3),
         "system": platform.platform(),
     }
+
+
+def _sync_seconds(file: IO[bytes]) -> float:
+    file.write(b"x" * 2048)
+    file.flush()
+    return timeit.timeit(lambda: os.fsync(file.fileno()), number=1)
 
 
 def _until_stored(side: Side, database_url: str) -> float:

@@ -1,19 +1,18 @@
-"""Name resolution and connecting for outgoing requests, with every address vetted.
+"""Where a destination's host is, with every address vetted.
 
-Two public seams of aiohttp's connector are used. The resolver keeps only the addresses that may be
-called; its answer is what is connected, so a name that changes its mind between look-ups gains
-nothing. The socket factory sees the address of each single connection, IP literals included, which
-never reach a resolver.
+The addresses that come back are numeric and are what is connected, so a name that changes its
+answer between a check and a connection gains nothing: there is no second look-up (DNS rebinding).
 """
 
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-from aiohttp import AsyncResolver, TCPConnector
-from aiohttp.abc import AbstractResolver, ResolveResult
+from aiohttp import AsyncResolver
+from aiohttp.abc import AbstractResolver
 
 from app.domain.addresses import Network, refusal
 
@@ -21,88 +20,118 @@ LOOKUP_SECONDS = 5.0
 """Longest look-up as a whole."""
 TRY_SECONDS = 2.0
 TRIES = 2
-ANSWER_LIVES_SECONDS = 10
-KEEPALIVE_SECONDS = 15.0
+ANSWER_LIVES_SECONDS = 10.0
+MAX_ANSWERS = 10_000
 
-AddressInfo = tuple[
-    int | socket.AddressFamily, int | socket.SocketKind, int, str, tuple[object, ...]
-]
+AddressInfo = tuple[int, int, int, str, tuple[str, int] | tuple[str, int, int, int]]
+"""As ``socket.getaddrinfo`` returns them."""
 
 
 class AddressRefused(OSError):
-    """A destination's address is not one that may be called; an OSError, as connectors expect."""
+    """A destination's address is not one that may be called."""
 
     def __init__(self, reason: str) -> None:
-        self.reason = reason
         super().__init__(f"{reason}; DESTINATION_ALLOW_CIDRS can allow it")
 
 
-class VettedResolver(AbstractResolver):
-    """Asks another resolver and leaves out every address that may not be called.
+class NameUnresolved(OSError):
+    """A destination's name has no address, or nobody says which."""
 
-    c-ares (the default) asks for all names at once on its own thread and reads the hosts file, so a
-    zone whose servers are dead delays only those who wait for it. The connector keeps answers for
-    some seconds and lets requests for the same name share one look-up.
+    def __init__(self, host: str, reason: str) -> None:
+        super().__init__(f"the name {host} could not be resolved: {reason}")
+
+
+class VettedResolver:
+    """Turns hosts into addresses that may be called.
+
+    c-ares (the default) asks for all names at once on a thread of its own and reads the hosts file,
+    so a zone whose servers are dead delays only those who wait for it. Answers are kept for some
+    seconds, and who asks for the same name shares one look-up.
     """
 
     def __init__(
         self, allowed: Sequence[Network] = (), *, resolver: AbstractResolver | None = None
     ) -> None:
+        """Keep the parts; on the running loop.
+
+        Args:
+            allowed: private networks that the operator vouches for.
+            resolver: asked for names.
+        """
         self._allowed = tuple(allowed)
         self._resolver = resolver or AsyncResolver(timeout=TRY_SECONDS, tries=TRIES)
+        self._loop = asyncio.get_running_loop()
+        self._answers: dict[str, tuple[float, list[str]]] = {}
+        self._under_way: dict[str, asyncio.Task[list[str]]] = {}
 
-    async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
-    ) -> list[ResolveResult]:
-        """Return the addresses of ``host`` that may be called.
+    async def resolve(self, host: str, port: int) -> list[AddressInfo]:
+        """Return the addresses of ``host`` that may be called, as what to connect to.
 
         Raises:
             AddressRefused: it has addresses, and none of them may be called.
-            OSError: it has none, or the look-up took too long.
+            NameUnresolved: it has none, or the look-up took too long.
         """
-        try:
-            async with asyncio.timeout(LOOKUP_SECONDS):
-                found = await self._resolver.resolve(host, port, family)
-        except TimeoutError:
-            message = f"the look-up took longer than {LOOKUP_SECONDS:g} s"
-            raise OSError(None, message) from None
-        refusals = [refusal(one["host"], self._allowed) for one in found]
+        found = [host] if _is_literal(host) else await self._look_up(host)
+        refusals = [refusal(one, self._allowed) for one in found]
         kept = [one for one, why in zip(found, refusals, strict=True) if why is None]
         if not kept:
-            raise AddressRefused(next((why for why in refusals if why), "it has no address"))
-        return kept
+            raise AddressRefused(next(filter(None, refusals)))
+        return [_address_info(one, port) for one in kept]
 
     async def close(self) -> None:
-        """Close the other resolver."""
+        """End the look-ups that are under way."""
+        for task in self._under_way.values():
+            task.cancel()
         await self._resolver.close()
 
+    async def _look_up(self, host: str) -> list[str]:
+        fresh_until, answer = self._answers.get(host, (0.0, []))
+        if self._loop.time() < fresh_until:
+            return answer
+        task = self._under_way.get(host)
+        if task is None:
+            task = asyncio.create_task(self._ask(host))
+            self._under_way[host] = task
+            task.add_done_callback(lambda done: self._on_asked(host, done))
+        # Whoever gives up waiting does not end it for the others.
+        return await asyncio.shield(task)
 
-def vetting_socket_factory(
-    allowed: Sequence[Network] = (),
-) -> Callable[[AddressInfo], socket.socket]:
-    """Return a factory of sockets that refuses addresses which may not be called."""
-    vouched = tuple(allowed)
+    async def _ask(self, host: str) -> list[str]:
+        try:
+            async with asyncio.timeout(LOOKUP_SECONDS):
+                found = await self._resolver.resolve(host, 0, socket.AF_UNSPEC)
+        except TimeoutError:
+            raise NameUnresolved(host, f"no answer within {LOOKUP_SECONDS:g} s") from None
+        except OSError as error:
+            raise NameUnresolved(host, error.strerror or str(error)) from error
+        if not found:
+            raise NameUnresolved(host, "it has no address")
+        return [one["host"] for one in found]
 
-    def make_socket(info: AddressInfo) -> socket.socket:
-        family, kind, protocol, _, address = info
-        if why := refusal(str(address[0]), vouched):
-            raise AddressRefused(why)
-        return socket.socket(family, kind, protocol)
+    def _on_asked(self, host: str, task: asyncio.Task[list[str]]) -> None:
+        del self._under_way[host]
+        # Asking for the exception marks it as seen: the last waiter may be gone.
+        if not task.cancelled() and task.exception() is None:
+            if len(self._answers) >= MAX_ANSWERS:
+                self._answers.clear()
+            self._answers[host] = (self._loop.time() + ANSWER_LIVES_SECONDS, task.result())
 
-    return make_socket
+
+def _is_literal(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
-def make_connector(resolver: VettedResolver, allowed: Sequence[Network] = ()) -> TCPConnector:
-    """Return a connector for all destinations; call it on the running loop.
-
-    It has no limit of its own, neither in all nor per host: a limit across destinations would let
-    one that hangs hold up the others.
-    """
-    return TCPConnector(
-        limit=0,
-        limit_per_host=0,
-        ttl_dns_cache=ANSWER_LIVES_SECONDS,
-        keepalive_timeout=KEEPALIVE_SECONDS,
-        resolver=resolver,
-        socket_factory=vetting_socket_factory(allowed),
-    )
+def _address_info(address: str, port: int) -> AddressInfo:
+    if ":" in address:
+        return (
+            socket.AF_INET6,
+            socket.SOCK_STREAM,
+            socket.IPPROTO_TCP,
+            "",
+            (address, port, 0, 0),
+        )
+    return (socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", (address, port))

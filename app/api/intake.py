@@ -84,16 +84,9 @@ class PostDocument:
 async def _read(receive: Receive, announced: int, most: int) -> bytes:
     if announced > most:
         raise BodyTooLarge
-    message = await receive()
-    body: bytes = message.get("body", b"")
-    if not message.get("more_body", False):
-        if message["type"] == "http.disconnect":
-            raise ClientGone
-        if len(body) > most:
-            raise BodyTooLarge
-        return body
-    parts, size = [body], len(body)
-    while message.get("more_body", False):
+    parts: list[bytes] = []
+    size, more = 0, True
+    while more:
         message = await receive()
         if message["type"] == "http.disconnect":
             raise ClientGone
@@ -101,7 +94,8 @@ async def _read(receive: Receive, announced: int, most: int) -> bytes:
         size += len(parts[-1])
         if size > most:
             raise BodyTooLarge
-    return b"".join(parts)
+        more = message.get("more_body", False)
+    return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
 def parse(body: bytes) -> DocumentInput:

@@ -104,6 +104,7 @@ class DocumentInput(BaseModel):
     attributes: Annotated[
         dict[str, Any] | None,
         Field(description="A JSON object of the client's, stored and delivered as it is."),
+        AfterValidator(lambda value: value if value is None else _storable_json(value)),
     ] = None
 
 

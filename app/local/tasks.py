@@ -34,6 +34,8 @@ class Events:
         for descriptor in (self._read, self._write):
             os.set_blocking(descriptor, False)
         for number in STOP_SIGNALS:
+            if number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN:
+                continue  # started with nohup: the end of the terminal is not meant for us
             self._before[number] = signal.signal(number, self._stop)
         self._before[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, self._child_ended)
         return self

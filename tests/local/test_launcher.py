@@ -275,14 +275,30 @@ def test_a_second_ctrl_c_does_not_wait_for_web_and_worker(launch):
     assert up.survivors() == []
 
 
+@pytest.mark.parametrize("ignored", [True, False])
+def test_the_end_of_the_terminal_stops_it_unless_nohup_said_otherwise(launch, ignored):
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN if ignored else signal.SIG_DFL)
+    up = launch(popen={"restore_signals": False})
+    signal.signal(signal.SIGHUP, before)
+    up.up()
+    up.signal(signal.SIGHUP)
+    if ignored:
+        # It goes on, so it notices what happens next.
+        os.kill(up.mark("worker"), signal.SIGKILL)
+    assert up.end() == (1 if ignored else 0)
+    assert ("was killed" in up.said) is ignored
+    assert up.survivors() == []
+
+
 def test_ctrl_c_while_the_servers_start_leaves_nothing(launch):
     up = launch(servers="fresh")
     up.until("Starting PostgreSQL")
     # In the middle of initdb, which no mark accounts for yet.
     deadline = time.monotonic() + 20
-    while not any(b"initdb" in _command(pid) for pid in up.look_around()):
+    while not (up.folder.path / "postgres.new").exists():
         assert time.monotonic() < deadline
     up.signal(signal.SIGINT)
+    up.look_around()
     assert up.end() == 0
     assert "stopped early" in up.said
     assert "up at" not in up.said

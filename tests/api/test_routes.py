@@ -1,0 +1,205 @@
+"""The other routes: documents, destinations, health, access."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import socket
+import subprocess
+import sys
+import uuid
+from pathlib import Path
+
+import pytest
+
+from app.api.access import Access
+from app.api.documents import wait_preference
+from app.settings import Settings
+
+PROJECT = Path(__file__).parents[2]
+JSON = {"Content-Type": "application/json"}
+
+
+def create(web, **fields):
+    body = {"key": "archive", "url": "http://example.com/hook", **fields}
+    return web.ask("POST", "/destinations", json.dumps(body), JSON)
+
+
+def test_an_unknown_document_may_still_be_queued(web):
+    answer = web.ask("GET", f"/documents/{uuid.uuid4()}")
+    assert (answer.status, answer.headers["retry-after"]) == (404, "1")
+    assert "queued" in answer.json["detail"]
+    assert web.ask("DELETE", f"/documents/{uuid.uuid4()}").status == 404
+    assert web.ask("GET", "/documents/seven").json["errors"][0]["pointer"] == "/document_id"
+
+
+def test_waiting_is_a_preference_that_is_applied(web):
+    answer = web.ask("GET", f"/documents/{uuid.uuid4()}", headers={"Prefer": "wait=0"})
+    assert answer.status == 404
+
+
+@pytest.mark.parametrize(
+    ("prefer", "seconds"),
+    [
+        (None, None),
+        ("return=minimal", None),
+        ("wait=5", 5),
+        ("return=minimal, wait=3", 3),
+        ("Wait=900", 20),
+        ("await=5", None),
+        ("wait=", None),
+    ],
+)
+def test_the_wait_preference_is_capped(prefer, seconds):
+    assert wait_preference(prefer) == seconds
+
+
+def test_a_destination_shows_its_secret_once(web):
+    created = create(web)
+    assert created.status == 201
+    body = created.json
+    assert body["secret"].startswith("whsec_")
+    assert created.headers["location"] == f"/destinations/{body['id']}"
+    read = web.ask("GET", created.headers["location"])
+    assert read.status == 200
+    assert read.json.keys() == body.keys() - {"secret"}
+    assert web.ask("DELETE", created.headers["location"]).status == 204
+    for method in ("GET", "DELETE"):
+        assert web.ask(method, created.headers["location"]).status == 404
+
+
+def test_a_key_is_taken_once(web):
+    create(web)
+    assert create(web).json["code"] == "destination_key_taken"
+
+
+@pytest.mark.parametrize(
+    ("fields", "pointer"),
+    [
+        ({"url": "ftp://example.com"}, "/url"),
+        ({"url": "http://user:pass@example.com"}, "/url"),
+        ({"url": "nonsense"}, "/url"),
+        ({"url": ""}, "/url"),
+        ({"key": "with space"}, "/key"),
+        ({"key": ""}, "/key"),
+        ({"secret": "short"}, "/secret"),
+        ({"timeout_seconds": 0}, "/timeout_seconds"),
+        ({"colour": "red"}, "/colour"),
+        ({"description": "a\0b"}, "/description"),
+    ],
+)
+def test_a_bad_destination_is_refused_by_its_place(web, fields, pointer):
+    answer = create(web, **fields)
+    assert answer.status == 422
+    assert [one["pointer"] for one in answer.json["errors"]] == [pointer]
+    assert web.ask("GET", "/destinations").json["items"] == []
+
+
+def test_destinations_are_listed_in_pages(web):
+    keys = [f"d{number}" for number in range(5)]
+    for key in keys:
+        create(web, key=key)
+    path, seen = "/destinations?limit=2", []
+    while path:
+        answer = web.ask("GET", path)
+        seen += [one["key"] for one in answer.json["items"]]
+        link = answer.headers.get("link", "")
+        assert bool(link) == bool(answer.json["next_cursor"])
+        path = link.partition(">")[0].lstrip("<")
+    assert seen == keys
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "code"),
+    [
+        ("GET", "/nowhere", 404, "not_found"),
+        ("PUT", "/documents", 405, "method_not_allowed"),
+        ("POST", "/healthz", 405, "method_not_allowed"),
+    ],
+)
+def test_unknown_routes_are_problems(web, method, path, status, code):
+    answer = web.ask(method, path)
+    assert (answer.status, answer.json["code"]) == (status, code)
+    assert answer.headers["content-type"] == "application/problem+json"
+
+
+def test_health_readiness_and_front_page(web):
+    assert web.ask("GET", "/healthz").json == {"status": "ok"}
+    ready = web.ask("GET", "/readyz")
+    assert (ready.status, ready.json["durability"]) == (200, "always")
+    front = web.ask("GET", "/").json
+    assert front["name"] == "docyard"
+    assert front["counts"]["destinations"] == 0
+
+
+def test_a_database_that_was_never_migrated_is_not_ready(serve, make_postgres, redis_url):
+    web = serve(database_url=make_postgres().url, redis_url=redis_url)
+    answer = web.ask("GET", "/readyz")
+    assert answer.status == 503
+    assert "migrate" in answer.json["problems"]["postgres"]
+
+
+def test_a_key_opens_everything_but_the_probes(serve, database_url, redis_url):
+    web = serve(database_url=database_url, redis_url=redis_url, admin_api_key="k1")
+    for headers in ({}, {"Authorization": "Bearer k2"}, {"Authorization": "k1"}):
+        answer = web.post({"content": "a"}, headers)
+        assert (answer.status, answer.headers["www-authenticate"]) == (401, "Bearer")
+        assert web.ask("GET", "/", headers=headers).status == 401
+    assert web.queued() == {}
+    assert web.post({"content": "a"}, {"Authorization": "Bearer k1"}).status == 202
+    assert web.ask("GET", "/healthz").status == 200
+    assert web.ask("GET", "/readyz").status == 200
+
+
+@pytest.mark.parametrize(
+    ("server", "settings", "passes"),
+    [
+        (("127.0.0.1", 80), {}, True),
+        (("::1", 80), {}, True),
+        (("/run/web.sock", None), {}, True),
+        (("10.0.0.7", 80), {}, False),
+        (("10.0.0.7", 80), {"allow_anonymous": True}, True),
+        (("10.0.0.7", 80), {"admin_api_key": "k"}, False),
+    ],
+)
+def test_without_a_key_only_loopback_is_answered(server, settings, passes):
+    reached = []
+
+    async def inner(*_):
+        reached.append(True)
+
+    async def send(_):
+        """Take the answer."""
+
+    scope = {"type": "http", "path": "/", "headers": [], "server": server, "method": "GET"}
+    asyncio.run(Access(inner, Settings(**settings))(scope, None, send))
+    assert bool(reached) == passes
+
+
+def serve_with(**environment):
+    return subprocess.run(
+        [sys.executable, "-m", "app", "serve"],
+        cwd=PROJECT,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_an_open_bind_without_a_key_refuses_to_start():
+    done = serve_with(HOST="0.0.0.0")  # noqa: S104  (that is the point)
+    assert done.returncode != 0
+    assert "ADMIN_API_KEY" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_port_in_use_is_a_sentence_with_the_next_step():
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        done = serve_with(PORT=str(other.getsockname()[1]))
+    assert done.returncode != 0
+    assert "in use" in done.stderr
+    assert "PORT" in done.stderr
+    assert "Traceback" not in done.stderr
