@@ -153,8 +153,9 @@ _HEADER = re.compile(r"[A-Za-z][A-Za-z-]*: ")
 
 def strip_message(text: str) -> str:
     """Return a mail or news message without header, quotes and signature; other text as it is."""
-    if _HEADER.match(text):
-        text = text.partition("\n\n")[2]
+    if not _HEADER.match(text):
+        return text
+    text = text.partition("\n\n")[2]
     text = "\n".join(line for line in text.split("\n") if not _QUOTE.search(line))
     lines = text.strip().split("\n")
     for index in range(len(lines) - 1, -1, -1):

@@ -1,0 +1,212 @@
+"""Data, training, the artifact on disk, and the classifier against scikit-learn's own pipeline."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import lzma
+import os
+import shutil
+from pathlib import Path
+
+import joblib
+import numpy as np
+import pytest
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression, SGDClassifier
+from sklearn.pipeline import make_pipeline
+
+from app.domain.errors import ModelUnusable
+from models.artifact import DEFAULT_PATH, load, read_manifest, save
+from models.classifier import LinearClassifier, PipelineClassifier
+from models.data import DataInvalid, Example, read_examples, require_labels, strip_message
+from models.evaluate import score, stripped
+from models.train import train
+
+PROJECT = Path(__file__).parents[2]
+OWN = PROJECT / "tests" / "data" / "texts.ndjson"
+
+ODD = [
+    "",
+    " " * 1_000,
+    "a b c",
+    "!?#",
+    "The QUICK brown fox_jumps over 2 lazy dogs, it's 1993.",
+    "ünïcode wörds and Straße, ΣΊΣΥΦΟΣ and İstanbul",
+    "emoji 😀 in between space orbit",
+    "space " * 100_000,
+    "tab\tnewline\nvertical\x0bform\x0cfile\x1cgroup\x1dnel\x85nbsp\xa0end",
+    "\x00nul and \x7fdel",
+    "the Kelvin sign \u212a and a long s \u017f in words",
+]
+
+
+@pytest.fixture(scope="module")
+def shipped():
+    return load(DEFAULT_PATH), joblib.load(DEFAULT_PATH / "model.joblib")
+
+
+def own_texts():
+    return [json.loads(line)["text"] for line in OWN.read_text().splitlines()]
+
+
+def test_every_form_of_data_reads_the_same(tmp_path):
+    rows = [("pay me", "billing"), ('it "crashed",\nagain', "technical")]
+    for number, (text, label) in enumerate(rows):
+        (tmp_path / "folder" / label).mkdir(parents=True)
+        (tmp_path / "folder" / label / f"{number}.txt").write_text(text)
+    ndjson = "".join(json.dumps({"text": t, "label": label}) + "\n" for t, label in rows)
+    (tmp_path / "a.ndjson").write_text(ndjson)
+    with gzip.open(tmp_path / "a.ndjson.gz", "wt") as file:
+        file.write(ndjson)
+    with lzma.open(tmp_path / "a.jsonl.xz", "wt") as file:
+        file.write(ndjson)
+    (tmp_path / "a.csv").write_text(
+        'label,text\nbilling,pay me\ntechnical,"it ""crashed"",\nagain"\n'
+    )
+    expected = [Example(text, label) for text, label in rows]
+    for name in ("folder", "a.ndjson", "a.ndjson.gz", "a.jsonl.xz", "a.csv"):
+        assert read_examples(str(tmp_path / name)) == expected, name
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "place"),
+    [
+        ("a.ndjson", '{"text": "a", "label": "b"}\n{"text": \n', "a.ndjson:2"),
+        ("a.ndjson", "[1]\n", "a.ndjson:1"),
+        ("a.ndjson", '{"text": "a"}\n', "a.ndjson:1"),
+        ("a.csv", "text,kind\na,b\n", "label"),
+        ("a.txt", "hello", "a.txt"),
+    ],
+)
+def test_bad_data_is_named_by_its_place(tmp_path, name, content, place):
+    (tmp_path / name).write_text(content)
+    with pytest.raises(DataInvalid, match=place):
+        read_examples(str(tmp_path / name))
+
+
+def test_missing_or_empty_sources_are_sentences(tmp_path):
+    for source in (tmp_path / "nothing.csv", tmp_path):
+        with pytest.raises(DataInvalid):
+            read_examples(str(source))
+
+
+def test_one_label_is_not_enough():
+    with pytest.raises(DataInvalid, match="two labels"):
+        require_labels([Example("a", "x"), Example("b", "x")])
+    with pytest.raises(DataInvalid, match="rare"):
+        require_labels([Example("a", "x"), Example("b", "x"), Example("c", "rare")])
+
+
+def test_messages_lose_header_quotes_and_signature():
+    message = "From: a@b\nSubject: c\n\nIn article <1> d wrote:\n> old\nnew\n\n--\nsignature"
+    assert strip_message(message).strip() == "new"
+    assert strip_message("No header.\n\nSecond paragraph.") == "No header.\n\nSecond paragraph."
+
+
+@pytest.mark.parametrize("labels", [2, 3])
+def test_a_model_of_ones_own_classifies_like_its_pipeline(tmp_path, capsys, labels):
+    lines = OWN.read_text().splitlines()[-12:]
+    source = tmp_path / "own.ndjson"
+    source.write_text("\n".join(lines[: 4 * labels]) + "\n")
+    out = tmp_path / "model"
+    train(str(source), out, name="own")
+    assert "accuracy" in capsys.readouterr().out or labels
+    classifier = load(out)
+    assert isinstance(classifier, LinearClassifier)
+    assert len(classifier.labels) == labels
+    texts = [*ODD, *own_texts()]
+    expected = joblib.load(out / "model.joblib").predict_proba(texts)
+    assert np.abs(classifier.probabilities(texts) - expected).max() < 1e-5
+    (prediction,) = classifier.classify(["please refund my payment and send the invoice"])
+    assert prediction.category == "billing"
+    assert prediction.model_version.startswith("own-")
+
+
+def test_the_fast_way_says_what_scikit_learn_says(shipped):
+    fast, pipeline = shipped
+    texts = [*ODD, *own_texts()]
+    expected = pipeline.predict_proba(texts)
+    assert np.abs(fast.probabilities(texts) - expected).max() < 1e-5
+    assert [one.category for one in fast.classify(texts)] == list(pipeline.predict(texts))
+    assert fast.classify([]) == []
+
+
+def test_a_large_chunk_is_classified_in_pieces_to_the_same_end(shipped):
+    fast, _ = shipped
+    texts = [f"{text} " * 400 for text in own_texts()]
+    assert sum(map(len, texts)) > 2 << 20
+    assert [one.category for one in fast.classify(texts)] == [
+        fast.classify([text])[0].category for text in texts
+    ]
+
+
+def test_any_other_pipeline_is_used_as_it_is(tmp_path):
+    pipeline = make_pipeline(
+        TfidfVectorizer(ngram_range=(1, 2)), SGDClassifier(loss="log_loss", random_state=0)
+    ).fit(["pay the invoice", "it crashed"], ["billing", "technical"])
+    save(tmp_path, pipeline, name="other", labels=[], data={}, scores={}, parameters={})
+    classifier = load(tmp_path)
+    assert isinstance(classifier, PipelineClassifier)
+    assert classifier.classify(["invoice"])[0].category == "billing"
+    bigrams = make_pipeline(TfidfVectorizer(), LogisticRegression())
+    bigrams.fit(["pay the invoice", "it crashed"], ["billing", "technical"])
+    save(tmp_path, bigrams, name="other", labels=[], data={}, scores={}, parameters={})
+    assert isinstance(load(tmp_path), PipelineClassifier), "no sublinear tf: not our form"
+
+
+def _damage_model(folder):
+    with (folder / "model.joblib").open("ab") as file:
+        file.write(b"x")
+
+
+def _change(**fields):
+    def change(folder):
+        manifest = json.loads((folder / "manifest.json").read_text())
+        (folder / "manifest.json").write_text(json.dumps({**manifest, **fields}))
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (_damage_model, "sha256"),
+        (_change(libraries={"scikit-learn": "0.1.0"}), "trained with scikit-learn 0.1.0"),
+        (_change(format=99), "format is 99"),
+        (lambda folder: (folder / "manifest.json").write_text("{"), "cannot be read"),
+        (lambda folder: (folder / "manifest.json").write_text("{}"), "cannot be read"),
+        (lambda folder: (folder / "manifest.json").unlink(), "has no manifest"),
+        (lambda folder: (folder / "model.joblib").unlink(), "cannot be read"),
+    ],
+)
+def test_a_model_that_does_not_fit_is_refused_with_what_to_do(tmp_path, damage, reason):
+    folder = tmp_path / "model"
+    shutil.copytree(DEFAULT_PATH, folder)
+    damage(folder)
+    with pytest.raises(ModelUnusable, match=reason) as refused:
+        load(folder)
+    assert refused.value.remedy in str(refused.value)
+
+
+def test_the_shipped_model_is_small_and_its_manifest_promises_enough():
+    assert sum(file.stat().st_size for file in DEFAULT_PATH.iterdir()) <= 6_000_000
+    manifest = read_manifest(DEFAULT_PATH)
+    assert manifest.scores["whole"]["accuracy"] >= 0.86
+    assert manifest.scores["stripped"]["accuracy"] >= 0.73
+    assert manifest.scores["whole"]["calibration_error"] <= 0.05
+    assert len(manifest.labels) == 20
+    assert 0 < manifest.parameters["threshold"] < 1
+
+
+def test_the_shipped_model_keeps_its_promise_on_the_test_split(shipped):
+    places = [os.environ.get("NEWSGROUPS_DIR"), str(PROJECT.parent / "shared/data/20newsgroups")]
+    files = [Path(place) / "20news-bydate.ndjson.xz" for place in places if place]
+    file = next((one for one in files if one.is_file()), None)
+    if file is None:
+        pytest.skip("set NEWSGROUPS_DIR to the folder with 20news-bydate.ndjson.xz")
+    test = [example for example in read_examples(str(file)) if example.split == "test"]
+    whole, bare = score(shipped[0], test), score(shipped[0], stripped(test))
+    assert whole["accuracy"] >= 0.86
+    assert bare["accuracy"] >= 0.73
+    assert max(whole["calibration_error"], bare["calibration_error"]) <= 0.05
