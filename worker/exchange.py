@@ -90,9 +90,10 @@ class Connection(asyncio.Protocol):
         self._waiter = self._loop.create_future()
         timer = self._loop.call_at(deadline, self._on_deadline)
         try:
-            if not self._usable:
-                raise NoAnswer
-            self._transport.write(request)
+            if self._usable:
+                self._transport.write(request)
+            else:
+                self._break_off(NoAnswer())
             return await self._waiter
         except BaseException:
             self.abort()

@@ -29,8 +29,8 @@ from app.domain.signing import (
     sign_with_key,
 )
 from worker.connections import Connections, Origin
-from worker.exchange import Answer, NoAnswer
-from worker.resolver import AddressRefused, VettedResolver
+from worker.exchange import Answer, AnswerUnreadable, NoAnswer
+from worker.resolver import AddressRefused, NameUnresolved, VettedResolver
 
 LOG = structlog.get_logger(__name__)
 
@@ -187,14 +187,17 @@ def _failure(error: Exception, target: Target, duration: float) -> Outcome:
 def _explain(error: Exception, target: Target) -> str:
     match error:
         case TimeoutError():
-            return f"no complete answer within {target.timeout_seconds:g} s"
+            text = f"no complete answer within {target.timeout_seconds:g} s"
         case AddressRefused():
-            return f"address refused: {error}"
+            text = f"address refused: {error}"
         case ssl.SSLCertVerificationError():
-            return f"TLS certificate: {error.verify_message}"
+            text = f"TLS certificate: {error.verify_message}"
         case ssl.SSLError():
-            return f"TLS: {error.reason or error}"
+            text = f"TLS: {error.reason or error}"
+        case NameUnresolved() | NoAnswer() | AnswerUnreadable():
+            text = str(error)
         case OSError():
-            return error.strerror or str(error) or type(error).__name__
+            text = f"no connection: {error.strerror or error}"
         case _:
-            return f"{type(error).__name__}: {error}"
+            text = f"{type(error).__name__}: {error}"
+    return text

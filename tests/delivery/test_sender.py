@@ -291,7 +291,7 @@ def test_nobody_listening_is_a_temporary_failure():
 def test_a_receiver_without_tls_is_a_temporary_failure(receiver):
     outcome = send(receiver.url.replace("http:", "https:"))
     assert outcome.kind is OutcomeKind.TEMPORARY
-    assert outcome.error.startswith(("no connection: ", "the connection broke: "))
+    assert outcome.error.startswith("TLS: ")
 
 
 def test_whatever_a_receiver_says_can_be_stored(speaking):
@@ -378,7 +378,7 @@ def test_of_several_addresses_only_the_allowed_ones_are_connected(make_receiver)
 
 def test_a_name_that_changes_its_answer_gains_nothing(make_receiver, monkeypatch):
     monkeypatch.setattr(resolver_module, "ANSWER_LIVES_SECONDS", 0)
-    monkeypatch.setattr(Connections, "give", lambda *_: None)
+    monkeypatch.setattr(Connections, "give", lambda _, __, connection: connection.abort())
     inside = make_receiver(host="127.0.0.2")
     outside = make_receiver(host="127.0.0.1", port=inside.port)
     names = Names(["127.0.0.1"], ["127.0.0.2"])
@@ -406,7 +406,7 @@ def test_a_dead_zone_delays_only_those_who_wait_for_it(receiver, monkeypatch):
     async def run():
         async with Sender([LOOPBACK], resolver=names) as sender:
             dead = [
-                asyncio.create_task(sender.send(target(f"http://dead.example:{n}/"), "m", BODY))
+                asyncio.create_task(sender.send(target(f"http://dead{n}.example/"), "m", BODY))
                 for n in (1, 1, 1, 2)
             ]
             await asyncio.sleep(0)
