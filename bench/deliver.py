@@ -27,7 +27,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import structlog
 import uvloop
@@ -195,8 +194,10 @@ def _document(number: int) -> IncomingDocument:
 
 def _require_recorded(engine: Engine, expected: int) -> None:
     with transaction(engine) as connection:
-        states = connection.execute(text("SELECT state, count(*) FROM deliveries GROUP BY state"))
-        found: dict[Any, Any] = dict(states.tuples().all())
+        states = connection.execute(
+            text("SELECT state, count(*) AS amount FROM deliveries GROUP BY state")
+        )
+        found = {row.state: row.amount for row in states}
     if found != {"delivered": expected}:
         raise SystemExit(f"void: recorded {found}, expected {expected} delivered")
 

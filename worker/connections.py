@@ -34,6 +34,7 @@ class Connections:
 
     def __init__(self, resolver: VettedResolver) -> None:
         self._resolver = resolver
+        self._alive: set[Connection] = set()
         self._idle: dict[Origin, deque[Connection]] = {}
         self._loop = asyncio.get_running_loop()
         self._sweep: asyncio.TimerHandle | None = None
@@ -46,11 +47,13 @@ class Connections:
             connection = idle.pop()
             if connection.usable:
                 return connection
+            connection.abort()
         return None
 
     def give(self, origin: Origin, connection: Connection) -> None:
         """Keep a connection for the next request, if it is good for one."""
         if not connection.usable:
+            connection.abort()
             return
         connection.idle_since = self._loop.time()
         idle = self._idle.get(origin)
@@ -75,14 +78,15 @@ class Connections:
             addresses = await self._resolver.resolve(origin.host, origin.port)
             return await self._connect(origin, addresses)
 
-    def close(self) -> None:
-        """Close what is idle."""
+    async def close(self) -> None:
+        """Close everything, in use or not."""
         if self._sweep:
             self._sweep.cancel()
-        for idle in self._idle.values():
-            for connection in idle:
-                connection.abort()
         self._idle.clear()
+        for connection in list(self._alive):
+            connection.abort()
+        # Aborting takes effect on the next turn, and uvloop complains of what its end finds open.
+        await asyncio.sleep(0)
 
     async def _connect(self, origin: Origin, addresses: list[AddressInfo]) -> Connection:
         sock = await aiohappyeyeballs.start_connection(
@@ -90,7 +94,7 @@ class Connections:
         )
         try:
             _, connection = await self._loop.create_connection(
-                Connection,
+                lambda: Connection(self._alive),
                 sock=sock,
                 ssl=self._tls_context() if origin.tls else None,
                 server_hostname=origin.host.rstrip(".") if origin.tls else None,

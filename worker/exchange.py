@@ -56,7 +56,13 @@ class Answer:
 class Connection(asyncio.Protocol):
     """A connection to a receiver; one exchange at a time."""
 
-    def __init__(self) -> None:
+    def __init__(self, alive: set[Connection]) -> None:
+        """Prepare for a transport.
+
+        Args:
+            alive: holds the connection for as long as it stands.
+        """
+        self._alive = alive
         self.reused = False
         """Whether an exchange was completed on it before."""
         self.idle_since = 0.0
@@ -113,6 +119,7 @@ class Connection(asyncio.Protocol):
         """Keep the transport."""
         self._transport = cast("asyncio.Transport", transport)
         self._usable = True
+        self._alive.add(self)
 
     def data_received(self, data: bytes) -> None:
         """Read on, within bounds."""
@@ -124,7 +131,7 @@ class Connection(asyncio.Protocol):
         try:
             self._parser.feed_data(data)
         except HttpParserUpgrade:
-            self._end(usable=False)
+            self._break_off(AnswerUnreadable("it switches protocols"))
         except HttpParserError as error:
             self._break_off(AnswerUnreadable(str(error) or type(error).__name__))
         else:
@@ -139,6 +146,7 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:  # noqa: ARG002  (signature)
         """Whoever waits must not wait on."""
         self._usable = False
+        self._alive.discard(self)
         self._break_off(NoAnswer())
 
     # httptools
@@ -146,7 +154,7 @@ class Connection(asyncio.Protocol):
     def on_message_begin(self) -> None:
         """An answer begins; one behind a complete one was not asked for."""
         if self._waiter is None or self._waiter.done():
-            self._usable = False
+            self.abort()
 
     def on_status(self, reason: bytes) -> None:
         """Keep what the receiver calls it."""

@@ -108,7 +108,7 @@ class Sender:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._connections.close()
+        await self._connections.close()
         await self._resolver.close()
 
     async def send(self, target: Target, webhook_id: str, body: bytes) -> Outcome:

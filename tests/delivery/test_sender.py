@@ -2,10 +2,12 @@ import asyncio
 import gzip
 import ipaddress
 import socket
+import ssl
 import time
 import tracemalloc
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 import uvloop
@@ -15,11 +17,14 @@ from standardwebhooks import Webhook
 from app.domain.deliveries import OutcomeKind
 from app.domain.destinations import DestinationInput, make_destination
 from app.domain.documents import DEFAULT_TENANT
+from app.domain.urls import normalised_url
 from tests.delivery.conftest import LOOPBACK
+from worker import connections as connections_module
 from worker import resolver as resolver_module
 from worker.connections import Connections
 from worker.sender import Sender, Target
 
+CERTIFICATE = Path(__file__).with_name("localhost.pem")
 BODY = b'{"type":"document.classified"}'
 DESTINATION = make_destination(
     DEFAULT_TENANT,
@@ -43,8 +48,9 @@ def send(url, *, timeout_seconds=5.0, allowed=(LOOPBACK,), resolver=None):
 class RawReceiver:
     """Speaks whatever bytes a test wants, on a real socket."""
 
-    def __init__(self, loop_thread, speak):
+    def __init__(self, loop_thread, speak, *, tls=None):
         self.connections = 0
+        self._tls = tls
         self.heads = []
         self._thread = loop_thread
         self._speak = speak
@@ -64,10 +70,11 @@ class RawReceiver:
 
     def start(self):
         async def start():
-            return await asyncio.start_server(self._serve, "127.0.0.1", 0)
+            return await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=self._tls)
 
         self._server = self._thread.run(start())
-        self.url = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}/"
+        scheme = "https" if self._tls else "http"
+        self.url = f"{scheme}://127.0.0.1:{self._server.sockets[0].getsockname()[1]}/"
         return self
 
     async def stop(self):
@@ -95,6 +102,14 @@ def answering(data, *, keep=True):
         return keep
 
     return speak
+
+
+def send_twice(receiver):
+    async def run():
+        async with Sender([LOOPBACK]) as sender:
+            return [await sender.send(target(receiver.url), f"msg_{n}", BODY) for n in range(2)]
+
+    return uvloop.run(run())
 
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -258,12 +273,7 @@ def test_a_kept_connection_that_was_closed_meanwhile_costs_no_attempt(speaking):
 
     receiver = speaking(once_per_connection)
 
-    async def run():
-        async with Sender([LOOPBACK]) as sender:
-            return [await sender.send(target(receiver.url), f"msg_{n}", BODY) for n in range(2)]
-
-    outcomes = uvloop.run(run())
-    assert [one.kind for one in outcomes] == [OutcomeKind.SUCCESS, OutcomeKind.SUCCESS]
+    assert [one.kind for one in send_twice(receiver)] == ["success", "success"]
     assert receiver.connections == 2
     assert [one.lower().count("webhook-id: msg_1") for one in receiver.heads] == [0, 1, 1]
 
@@ -300,6 +310,155 @@ def test_whatever_a_receiver_says_can_be_stored(speaking):
     assert outcome.kind is OutcomeKind.TEMPORARY
     assert "\0" not in outcome.error
     outcome.error.encode()
+
+
+# HTTP/1.1 as it is spoken
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        OK,
+        b"HTTP/1.1 204 No Content\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\nX: y\r\n\r\n",
+        b"HTTP/1.1 100 Continue\r\n\r\n" + OK,
+        b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n" + OK,
+        b"HTTP/1.1 200\r\nContent-Length: 0\r\n\r\n",
+    ],
+)
+def test_behind_a_whole_answer_the_connection_is_used_again(speaking, data):
+    receiver = speaking(answering(data))
+    assert [one.kind for one in send_twice(receiver)] == ["success", "success"]
+    assert receiver.connections == 1
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok",
+        b"HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nok",
+        OK + b"HTTP/1.1 200 OK\r\n",  # what nobody asked for
+        OK + b"garbage",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n" + b"x" * 1_000_000,  # cut
+    ],
+)
+def test_behind_any_other_answer_the_connection_is_closed(speaking, data):
+    receiver = speaking(answering(data))
+    assert [one.kind for one in send_twice(receiver)] == ["success", "success"]
+    assert receiver.connections == 2
+
+
+def test_an_answer_without_a_length_ends_with_its_connection(speaking):
+    data = b"HTTP/1.1 500 No\r\n\r\nthe reason"
+    assert send(speaking(answering(data, keep=False)).url).error == "HTTP 500 No: the reason"
+
+
+def test_an_upgrade_is_no_success(speaking):
+    data = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n"
+    outcome = send(speaking(answering(data)).url)
+    assert outcome.kind is OutcomeKind.TEMPORARY
+    assert outcome.error == "the answer is not HTTP: it switches protocols"
+
+
+def test_announcements_without_end_are_cut_off(speaking):
+    async def announce(_, writer):
+        while True:
+            writer.write(b"HTTP/1.1 102 Processing\r\n\r\n" * 100)
+            await writer.drain()
+
+    began_at = time.monotonic()
+    outcome = send(speaking(announce).url, timeout_seconds=10)
+    assert time.monotonic() - began_at < 5
+    assert outcome.error == "the answer is not HTTP: its head has no end"
+
+
+def test_what_an_idle_connection_says_unasked_closes_it(speaking):
+    async def speak_on(_, writer):
+        writer.write(OK)
+        await writer.drain()
+        await asyncio.sleep(0.05)
+        writer.write(OK.replace(b"200", b"410"))
+        await writer.drain()
+        return True
+
+    receiver = speaking(speak_on)
+
+    async def run():
+        async with Sender([LOOPBACK]) as sender:
+            first = await sender.send(target(receiver.url), "msg_1", BODY)
+            await asyncio.sleep(0.2)
+            return first, await sender.send(target(receiver.url), "msg_2", BODY)
+
+    first, second = uvloop.run(run())
+    assert (first.status, second.status) == (200, 200)
+    assert receiver.connections == 2
+
+
+def test_a_large_body_arrives_whole(receiver):
+    body = b"x" * (8 * 1024 * 1024)
+
+    async def run():
+        async with Sender([LOOPBACK]) as sender:
+            return await sender.send(target(receiver.url), "msg_1", body)
+
+    assert uvloop.run(run()).kind is OutcomeKind.SUCCESS
+    assert receiver.received[0].body == body
+
+
+@pytest.mark.parametrize(
+    ("path", "asked"),
+    [
+        ("", "/"),
+        ("/a/b?c=d&e=f", "/a/b?c=d&e=f"),
+        ("/%C3%BC?x=%20y", "/%C3%BC?x=%20y"),
+        ("/ü?x=ü", "/%C3%BC?x=%C3%BC"),
+    ],
+)
+def test_path_and_query_go_out_as_they_were_given(speaking, path, asked):
+    receiver = speaking(answering(OK))
+    assert send(normalised_url(receiver.url.removesuffix("/") + path)).status == 200
+    assert receiver.heads[0].startswith(f"POST {asked} HTTP/1.1\r\nHost: 127.0.0.1:")
+
+
+def test_idle_connections_are_closed_after_a_while(speaking, monkeypatch):
+    monkeypatch.setattr(connections_module, "KEPT_SECONDS", 0.1)
+    receiver = speaking(answering(OK))
+
+    async def run():
+        async with Sender([LOOPBACK]) as sender:
+            await sender.send(target(receiver.url), "msg_1", BODY)
+            assert len(sender._connections._idle) == 1
+            await asyncio.sleep(0.3)
+            return len(sender._connections._idle)
+
+    assert uvloop.run(run()) == 0
+
+
+# TLS
+
+
+@pytest.fixture
+def tls_receiver(loop_thread):
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(CERTIFICATE)
+    receiver = RawReceiver(loop_thread, answering(OK), tls=context).start()
+    yield receiver
+    loop_thread.run(receiver.stop())
+
+
+def test_an_unknown_certificate_is_refused(tls_receiver):
+    outcome = send(tls_receiver.url)
+    assert outcome.kind is OutcomeKind.TEMPORARY
+    assert outcome.error.startswith("TLS certificate: ")
+    assert tls_receiver.heads == []
+
+
+def test_a_trusted_certificate_must_be_for_the_name_that_is_called(tls_receiver, monkeypatch):
+    monkeypatch.setenv("SSL_CERT_FILE", str(CERTIFICATE))
+    assert send(tls_receiver.url.replace("127.0.0.1", "localhost")).kind is OutcomeKind.SUCCESS
+    outcome = send(tls_receiver.url)
+    assert outcome.error.startswith("TLS certificate: ")
+    assert len(tls_receiver.heads) == 1
 
 
 # Addresses
