@@ -33,11 +33,8 @@ from app.storage.engine import make_engine, transaction
 from app.storage.rejected import DeadMessage, store_dead_letters
 from worker.actors import register_delivery, register_ingest
 from worker.classification import ModelHolder
-from worker.deliver import DeliveryResources, deliver
 from worker.ingest import Ingest, ingest
 from worker.middleware import worker_middleware
-from worker.outbox import CONNECTIONS
-from worker.pump import Pump, PumpOptions
 from worker.sweeper import Sweeper
 
 Kind = Literal["ingest", "delivery"]
@@ -123,8 +120,13 @@ def make_broker(settings: Settings, kinds: Sequence[Kind]) -> HardenedBroker:
 
 def _pool_size(settings: Settings, kinds: Sequence[Kind]) -> int:
     size = SPARE_CONNECTIONS
-    size += settings.worker_threads if "ingest" in kinds else 0
-    return size + (CONNECTIONS if "delivery" in kinds else 0)
+    if "ingest" in kinds:
+        size += settings.worker_threads
+    if "delivery" in kinds:
+        from worker.outbox import CONNECTIONS  # noqa: PLC0415  (as in _add_delivery)
+
+        size += CONNECTIONS
+    return size
 
 
 def _add_ingest(broker: HardenedBroker, settings: Settings, engine: Engine, bell: Doorbell) -> Part:
@@ -145,6 +147,10 @@ def _add_ingest(broker: HardenedBroker, settings: Settings, engine: Engine, bell
 def _add_delivery(
     broker: HardenedBroker, settings: Settings, engine: Engine, bell: Doorbell
 ) -> Part:
+    # Half a second of imports that an ingest process can do without.
+    from worker.deliver import DeliveryResources, deliver  # noqa: PLC0415
+    from worker.pump import Pump, PumpOptions  # noqa: PLC0415
+
     pump = Pump(engine, bell, PumpOptions.of(settings))
     register_delivery(broker, partial(deliver, DeliveryResources(engine=engine, pump=pump)))
     return Part(start=pump.start, stop=pump.stop)
