@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import secrets
 import socket
 import threading
@@ -30,11 +31,14 @@ from worker.holder import Bell, Ending, Holder, HolderParts
 from worker.outbox import Doorbell, Outbox
 from worker.recorder import Recorder
 from worker.sender import Sender
-from worker.workload import MemoryBudget
+from worker.workload import Budget
 
 LOG = structlog.get_logger(__name__)
 
 MEMORY_BYTES = 64 * 1024 * 1024
+WANTED_FILES = 65_536
+SOCKET_SHARE = 0.75
+"""Of the files that the process may open; the rest is for idle connections and everything else."""
 GRACE_SECONDS = 15.0
 """For requests in flight when the process must stop; what is recorded behind it takes a moment."""
 STOP_SECONDS = 20.0
@@ -177,7 +181,8 @@ class Pump:
                 outbox=outbox,
                 recorder=Recorder(outbox),
                 attempts=Attempts(sender, options.policy),
-                budget=MemoryBudget(options.memory_bytes),
+                memory=Budget(options.memory_bytes),
+                sockets=Budget(int(SOCKET_SHARE * raise_file_limit())),
                 concurrency=options.concurrency,
                 lease_seconds=options.lease_seconds,
                 crowded=lambda: len(self._seats) > 1,
@@ -263,3 +268,20 @@ class Pump:
             lag = self._loop.time() - began_at - LAG_EVERY_SECONDS
             if lag > LAG_SECONDS:
                 LOG.warning("pump.lagging", seconds=round(lag, 3), held=len(self._seats))
+
+
+def raise_file_limit() -> int:
+    """Let the process open as many files as it may; return how many that is.
+
+    Shells often begin with 1,024, which twenty hanging destinations would use up.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = WANTED_FILES if hard == resource.RLIM_INFINITY else min(hard, WANTED_FILES)
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return WANTED_FILES if soft == resource.RLIM_INFINITY else soft
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    except (OSError, ValueError) as error:
+        LOG.warning("files.limit_not_raised", limit=soft, error=str(error))
+        return soft
+    return wanted

@@ -9,56 +9,23 @@ from app.storage.deliveries import DeliveryKey, DueDelivery, DuePage
 
 FLOOR_BYTES = 256 * 1024
 """What each destination may hold in memory however many others there are."""
-LOOK_BACK_EVERY_SECONDS = 0.25
-LOOK_BACK_SEQ = 10_000_000
-"""Ten seconds: sequence numbers are microseconds of Redis' clock."""
-WRAP_SECONDS = 5.0
 
 
-class MemoryBudget:
-    """Bytes that all holders of a process share, beyond what each has for itself."""
+class Budget:
+    """What all holders of a process share, beyond the floor that each has for itself."""
 
-    def __init__(self, max_bytes: int) -> None:
-        self.free = max_bytes
+    def __init__(self, free: int) -> None:
+        self.free = free
 
     def charge(self, amount: int) -> None:
         """Take ``amount``, or give it back where it is negative."""
         self.free -= amount
 
 
-class Cursor:
-    """Behind which row the next read begins.
-
-    Chunks commit out of the order of their sequence numbers, so a row can appear behind the
-    cursor. Short looks back find those of a moment ago, beginning anew finds all. Always beginning
-    at 0 would read over every row that has just ended (39 ms a read under a long snapshot).
-    """
-
-    def __init__(self) -> None:
-        self._seq = 0
-        self._looked_back_at = 0.0
-        self._wrapped_at = 0.0
-
-    def begin(self, now: float) -> int:
-        """Return where a read begins that starts now."""
-        if now - self._wrapped_at >= WRAP_SECONDS:
-            self._seq = 0
-        elif now - self._looked_back_at >= LOOK_BACK_EVERY_SECONDS:
-            self._seq = max(0, self._seq - LOOK_BACK_SEQ)
-            self._looked_back_at = now
-        if self._seq == 0:
-            self._wrapped_at = self._looked_back_at = now
-        return self._seq
-
-    def end(self, rows: Sequence[DueDelivery]) -> None:
-        """Go on behind the rows that came back, or at the beginning when there were none."""
-        self._seq = rows[-1].key.seq if rows else 0
-
-
 class Workload:
     """Rows by where they stand: queued, in flight, ended but perhaps still returned by a read."""
 
-    def __init__(self, budget: MemoryBudget) -> None:
+    def __init__(self, budget: Budget) -> None:
         self._budget = budget
         self._fresh: deque[DueDelivery] = deque()
         self._retries: deque[DueDelivery] = deque()

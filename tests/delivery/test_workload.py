@@ -4,7 +4,8 @@ from datetime import UTC, datetime
 import pytest
 
 from app.storage.deliveries import DeliveryKey, DueDelivery, DuePage
-from worker.workload import FLOOR_BYTES, LOOK_BACK_SEQ, Cursor, MemoryBudget, Workload
+from worker.reading import LOOK_BACK_SEQ, Cursor, Schedule
+from worker.workload import FLOOR_BYTES, Budget, Workload
 
 NOW = datetime(2026, 11, 20, tzinfo=UTC)
 ID = uuid.UUID(int=1)
@@ -35,7 +36,7 @@ def fresh(*seqs, **fields):
 
 @pytest.fixture
 def budget():
-    return MemoryBudget(1_000_000)
+    return Budget(1_000_000)
 
 
 @pytest.fixture
@@ -137,3 +138,42 @@ def test_a_cursor_looks_back_a_moment_and_from_time_to_time_at_everything():
     assert cursor.begin(100.4) == start
     cursor.end(rows(start))
     assert cursor.begin(105.5) == 0
+
+
+def test_pages_grow_while_they_are_used_up_quickly_and_shrink_behind_a_slow_one():
+    schedule = Schedule()
+    sizes = []
+    for now in (100.0, 100.1, 100.2, 100.3, 100.4, 105.0, 110.0):
+        sizes.append(schedule.begin(now))
+        page = fresh(*range(sizes[-1]))
+        schedule.end(page, new=sizes[-1], max_bytes=10**9, now=now)
+    assert sizes == [100, 200, 400, 800, 800, 400, 200]
+
+
+def test_a_page_that_was_not_full_is_the_last_for_now():
+    schedule = Schedule()
+    schedule.begin(100.0)
+    schedule.end(fresh(1, 2), new=2, max_bytes=10**9, now=100.0)
+    assert not schedule.more
+    schedule.begin(100.0)
+    schedule.end(fresh(1, 2), new=2, max_bytes=2, now=100.0)
+    assert schedule.more  # the bytes were the bound
+
+
+def test_without_rings_reads_become_rarer_until_there_is_something():
+    schedule = Schedule()
+    waits = []
+    for new in (1, 0, 0, 0, 0, 1):
+        schedule.begin(100.0)
+        schedule.end(fresh(), new=new, max_bytes=1, now=100.0)
+        waits.append(schedule.next_at - 100.0)
+    assert waits == [0.25, 0.5, 1.0, 2.0, 2.0, 0.25]
+
+
+def test_behind_failed_reads_the_pauses_grow():
+    schedule = Schedule()
+    waits = []
+    for _ in range(5):
+        schedule.failed(100.0)
+        waits.append(schedule.next_at - 100.0)
+    assert waits == [0.5, 1.0, 2.0, 4.0, 5.0]

@@ -1,0 +1,100 @@
+"""Keeps a lease for as long as its holder lives, and knows when it cannot be relied on."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import structlog
+
+from app.domain.destinations import Destination
+from app.storage.leases import Lease
+from worker.outbox import Outbox
+
+LOG = structlog.get_logger(__name__)
+
+FRESH_SHARE = 0.8
+"""Of a new lease's time: it was taken a moment ago, on another thread."""
+LONGEST_RETRY_SECONDS = 1.0
+
+
+class LeaseKeeper:
+    """Renews a lease three times within its length.
+
+    While the database does not answer the lease may run out and go to somebody else, so nothing new
+    is sent (``sure``); it is ``lost`` only when another epoch has begun.
+    """
+
+    def __init__(
+        self,
+        lease: Lease,
+        outbox: Outbox,
+        lease_seconds: float,
+        *,
+        on_renewed: Callable[[Destination | None], None],
+        on_lost: Callable[[], None],
+    ) -> None:
+        """Begin to keep a lease.
+
+        Args:
+            lease: taken a moment ago.
+            outbox: asked to renew.
+            lease_seconds: its length.
+            on_renewed: hears the destination's present configuration, None for a deleted one.
+            on_lost: called once, when there is nothing to keep any more.
+        """
+        self.lost = False
+        self._lease = lease
+        self._outbox = outbox
+        self._lease_seconds = lease_seconds
+        self._on_renewed = on_renewed
+        self._on_lost = on_lost
+        self._loop = asyncio.get_running_loop()
+        self._sure_until = self._loop.time() + FRESH_SHARE * lease_seconds
+        self._task = asyncio.create_task(self._keep())
+
+    @property
+    def sure(self) -> bool:
+        """Whether nobody else can have the lease now."""
+        return not self.lost and self._loop.time() < self._sure_until
+
+    async def release(self) -> None:
+        """Let go of the lease, if it is still ours."""
+        self._task.cancel()
+        if self.lost:
+            return
+        try:
+            await self._outbox.release(self._lease)
+        except Exception as error:  # noqa: BLE001  (it runs out by itself)
+            self._log("lease.release_failed", error=str(error))
+
+    async def _keep(self) -> None:
+        pause = self._lease_seconds / 3
+        try:
+            while True:
+                await asyncio.sleep(pause)
+                pause = await self._renew()
+                if self.lost:
+                    self._log("lease.lost")
+                    break
+        except Exception as error:  # noqa: BLE001  (unkept is lost)
+            self._log("lease.unkept", error=repr(error))
+            self.lost = True
+        self._on_lost()
+
+    async def _renew(self) -> float:
+        """Renew once; return how long to wait until the next time."""
+        began_at = self._loop.time()
+        try:
+            renewal = await self._outbox.renew(self._lease)
+        except Exception as error:  # noqa: BLE001  (what is not certain is not relied on)
+            self._log("lease.renew_failed", error=str(error))
+            return min(LONGEST_RETRY_SECONDS, self._lease_seconds / 3)
+        self.lost = not renewal.kept
+        if renewal.kept:
+            self._sure_until = began_at + self._lease_seconds
+            self._on_renewed(renewal.destination)
+        return self._lease_seconds / 3
+
+    def _log(self, event: str, **facts: str) -> None:
+        LOG.warning(event, destination_id=str(self._lease.destination_id), **facts)
