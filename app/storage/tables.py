@@ -214,6 +214,7 @@ class Delivery(SQLModel, table=True):
     ended_at: datetime | None = Field(default=None, sa_type=Timestamp)
     last_status: int | None = Field(default=None, sa_type=SmallInteger)
     last_error: str | None = Field(default=None, sa_type=Text)
+    batch_id: uuid.UUID | None = Field(default=None)
 
 
 class CounterDelta(SQLModel, table=True):
@@ -240,6 +241,31 @@ class Counter(SQLModel, table=True):
     name: str = Field(primary_key=True, sa_type=Text)
     destination_id: uuid.UUID = Field(primary_key=True)
     hour: datetime = Field(primary_key=True, sa_type=Timestamp)
+    amount: int = Field(sa_type=BigInteger)
+
+
+class BatchDelta(SQLModel, table=True):
+    """An addition to what is counted of a batch; insert-only, as the counters' are."""
+
+    __tablename__: ClassVar[str] = "batch_deltas"
+
+    tenant_id: int = Field(primary_key=True, sa_type=Integer)
+    id: int | None = Field(
+        default=None, primary_key=True, sa_type=BigInteger, sa_column_args=[Identity(always=True)]
+    )
+    batch_id: uuid.UUID = Field()
+    name: str = Field(sa_type=Text)
+    amount: int = Field(sa_type=BigInteger)
+
+
+class BatchCount(SQLModel, table=True):
+    """What became of a batch, folded: so many stored, delivered and so on."""
+
+    __tablename__: ClassVar[str] = "batch_counts"
+
+    tenant_id: int = Field(primary_key=True, sa_type=Integer)
+    batch_id: uuid.UUID = Field(primary_key=True)
+    name: str = Field(primary_key=True, sa_type=Text)
     amount: int = Field(sa_type=BigInteger)
 
 
