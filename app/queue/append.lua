@@ -1,14 +1,15 @@
 -- Appends chunks to a lane: all of them or none, each at most once, in rising order.
 --
--- KEYS: ids, bodies, delayed bodies, seq, accepted, queued, marks
+-- KEYS: ids, bodies, delayed bodies, seq, accepted, queued, marks, and the batch if it is one
 -- ARGV: lane, wake channel, high-water mark of the lane, seconds that a mark lives, mark,
+--       seconds that a batch lives, whether the batch ends with this append (1 or 0),
 --       then per chunk: message id, documents in it, head, tail
 -- Returns {1, first order number}, {0, 0} when this very append was done before,
 --         {-1, documents queued} when the lane is full.
 
-local ids, bodies, delayed, seq_key, accepted, queued_key, marks = unpack(KEYS)
+local ids, bodies, delayed, seq_key, accepted, queued_key, marks, batch = unpack(KEYS)
 local lane, channel, high_water = ARGV[1], ARGV[2], tonumber(ARGV[3])
-local mark_seconds, mark = ARGV[4], ARGV[5]
+local mark_seconds, mark, batch_seconds, batch_ends = ARGV[4], ARGV[5], ARGV[6], ARGV[7]
 
 -- A repeat of an append whose answer was lost.
 if redis.call("sismember", marks, mark) == 1 then
@@ -34,7 +35,7 @@ local first = math.max(tonumber(redis.call("get", seq_key) or "0") + 1, now)
 local seq = first
 redis.call("sadd", marks, mark)
 redis.call("expire", marks, mark_seconds)
-for base = 6, #ARGV, 4 do
+for base = 8, #ARGV, 4 do
     local message_id, count = ARGV[base], tonumber(ARGV[base + 1])
     local body = ARGV[base + 2] .. string.format("%.0f", seq) .. ARGV[base + 3]
     redis.call("hset", bodies, message_id, body)
@@ -44,5 +45,12 @@ end
 redis.call("set", seq_key, string.format("%.0f", seq - 1))
 redis.call("hincrby", accepted, lane, seq - first)
 redis.call("hincrby", queued_key, lane, seq - first)
+if batch then
+    redis.call("hincrby", batch, "accepted", seq - first)
+    if batch_ends == "1" then
+        redis.call("hset", batch, "ended", 1)
+    end
+    redis.call("expire", batch, batch_seconds)
+end
 redis.call("publish", channel, "")
 return {1, string.format("%.0f", first)}

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
+import uuid
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,8 @@ SCRIPT = (Path(__file__).parent / "append.lua").read_bytes()
 SCRIPT_SHA = hashlib.sha1(SCRIPT, usedforsecurity=False).hexdigest()
 """Redis names scripts by it."""
 
+BATCH_SECONDS = 7 * 24 * 3600
+"""How long Redis remembers a batch behind its last append; a finished one is forgotten sooner."""
 MARK_SECONDS = 120
 """How long a repeat finds the first try; both end long before, connections included."""
 PATIENCE_SECONDS = 1.0
@@ -36,6 +40,18 @@ FIRST_PAUSE_SECONDS = 0.02
 LONGEST_PAUSE_SECONDS = 0.25
 
 _FULL = -1
+
+
+@dataclass(frozen=True, slots=True)
+class BatchPart:
+    """Says of an append that it is part of a batch.
+
+    Attributes:
+        ends: nothing of the batch comes behind it.
+    """
+
+    batch_id: uuid.UUID
+    ends: bool = False
 
 
 class _NotAppendedError(Exception):
@@ -67,7 +83,9 @@ class Appender:
         self._deadline_seconds = deadline_seconds
         self._memory = MemoryWatch(client)
 
-    async def append(self, lane: Lane, chunks: Sequence[ChunkMessage]) -> None:
+    async def append(
+        self, lane: Lane, chunks: Sequence[ChunkMessage], batch: BatchPart | None = None
+    ) -> None:
         """Return when Redis has acknowledged all the chunks; on an error it has none of them.
 
         Or, behind ``QueueUnavailable``, it may have them all: the answer was lost and no repeat
@@ -77,7 +95,7 @@ class Appender:
             QueueFull: the lane is above its mark, or Redis is short of memory.
             QueueUnavailable: Redis did not confirm.
         """
-        command = self._command(lane, chunks)
+        command = self._command(lane, chunks, batch)
         size = sum(len(chunk.tail) for chunk in chunks)
         started, pause, in_doubt = time.monotonic(), FIRST_PAUSE_SECONDS, False
         while True:
@@ -133,7 +151,9 @@ class Appender:
             await self._pool.release(connection)
         return answer[0], answer[1]
 
-    def _command(self, lane: Lane, chunks: Sequence[ChunkMessage]) -> list[Any]:
+    def _command(
+        self, lane: Lane, chunks: Sequence[ChunkMessage], batch: BatchPart | None
+    ) -> list[Any]:
         names, call_id = self._keys, chunks[0].chunk_id
         keys = [
             names.ids(lane),
@@ -144,6 +164,8 @@ class Appender:
             names.queued,
             names.appended(call_id),
         ]
+        if batch is not None:
+            keys.append(names.batch(batch.batch_id))
         command: list[Any] = [
             len(keys),
             *keys,
@@ -153,6 +175,8 @@ class Appender:
             MARK_SECONDS,
             # All chunks of a call come together, so one mark stands for all.
             call_id.bytes,
+            BATCH_SECONDS,
+            int(batch is not None and batch.ends),
         ]
         for chunk in chunks:
             command += (chunk.redis_message_id, chunk.count, chunk.head, chunk.tail)

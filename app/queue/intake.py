@@ -17,7 +17,7 @@ import redis.asyncio
 
 from app.domain.documents import DEFAULT_TENANT, Lane
 from app.domain.errors import QueueFull, QueueUnavailable, Unavailable
-from app.queue.append import Appender
+from app.queue.append import Appender, BatchPart
 from app.queue.messages import ChunkMessage, chunk_message
 from app.queue.names import Keys
 
@@ -58,6 +58,7 @@ class _Waiting:
 
     documents: Sequence[bytes]
     size: int
+    batch: BatchPart | None
     appended: asyncio.Future[None]
 
 
@@ -91,24 +92,28 @@ class Intake:
             QueueFull: the lane, this process or Redis holds too much already.
             QueueUnavailable: Redis did not confirm; the document may or may not have been taken.
         """
-        await self._wait((encoded,), len(encoded), lane)
+        await self._wait((encoded,), len(encoded), lane, None)
 
-    async def submit_many(self, encoded: Sequence[bytes], lane: Lane) -> None:
+    async def submit_many(
+        self, encoded: Sequence[bytes], lane: Lane, batch: BatchPart | None = None
+    ) -> None:
         """Like ``submit``, for documents that are taken all together or not at all."""
         if encoded:
-            await self._wait(encoded, sum(map(len, encoded)), lane)
+            await self._wait(encoded, sum(map(len, encoded)), lane, batch)
 
     async def close(self) -> None:
         """Wait until what was submitted is appended or has failed."""
         while self._flushers:
             await asyncio.wait(list(self._flushers.values()))
 
-    def _wait(self, documents: Sequence[bytes], size: int, lane: Lane) -> asyncio.Future[None]:
+    def _wait(
+        self, documents: Sequence[bytes], size: int, lane: Lane, batch: BatchPart | None
+    ) -> asyncio.Future[None]:
         if self._waiting_bytes and self._waiting_bytes + size > self._limits.waiting_bytes:
             raise QueueFull(lane, "this process holds as much as it may", retry_after_seconds=1)
         loop = asyncio.get_running_loop()
         appended: asyncio.Future[None] = loop.create_future()
-        self._waiting[lane].append(_Waiting(documents, size, appended))
+        self._waiting[lane].append(_Waiting(documents, size, batch, appended))
         self._waiting_bytes += size
         if lane not in self._flushers:
             # Runs behind whatever else this turn of the loop brings, which shares the chunk.
@@ -131,12 +136,14 @@ class Intake:
             del self._flushers[lane]
 
     def _gather(self, waiting: deque[_Waiting]) -> list[_Waiting]:
-        """Take what fits one chunk, at least one; a batch that needs several goes alone."""
+        """Take what fits one chunk, at least one; parts of batches go alone."""
         limits = self._limits
         taken = [waiting.popleft()]
         size, count = taken[0].size, len(taken[0].documents)
         while (
             waiting
+            and taken[0].batch is None
+            and waiting[0].batch is None
             and size + waiting[0].size <= limits.chunk_bytes
             and count + len(waiting[0].documents) <= limits.chunk_documents
         ):
@@ -148,7 +155,9 @@ class Intake:
     async def _append(self, lane: Lane, taken: Sequence[_Waiting]) -> Unavailable | None:
         documents = [document for one in taken for document in one.documents]
         try:
-            await self._appender.append(lane, self._split(lane, documents))
+            await self._appender.append(
+                lane, self._split(lane, documents, taken[0].batch), taken[0].batch
+            )
         except Unavailable as error:
             return error
         except Exception as error:  # noqa: BLE001  (no request may wait for ever)
@@ -165,7 +174,9 @@ class Intake:
             else:
                 one.appended.set_exception(failure)
 
-    def _split(self, lane: Lane, documents: Sequence[bytes]) -> list[ChunkMessage]:
+    def _split(
+        self, lane: Lane, documents: Sequence[bytes], batch: BatchPart | None
+    ) -> list[ChunkMessage]:
         limits = self._limits
         pieces: list[list[bytes]] = [[]]
         size = 0
@@ -178,4 +189,5 @@ class Intake:
                 size = 0
             pieces[-1].append(document)
             size += len(document)
-        return [chunk_message(lane, DEFAULT_TENANT, piece) for piece in pieces]
+        batch_id = batch.batch_id if batch else None
+        return [chunk_message(lane, DEFAULT_TENANT, piece, batch_id) for piece in pieces]

@@ -23,12 +23,14 @@ class Chunk:
 
     Attributes:
         documents: JSON objects as they were accepted, each with its ``id``.
+        batch_id: the batch or upload that they are part of, None for single documents.
     """
 
     tenant_id: int
     chunk_id: uuid.UUID
     seq: int
     documents: Sequence[dict[str, Any]]
+    batch_id: uuid.UUID | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,18 +44,22 @@ class ChunkMessage:
     tail: bytes
 
 
-def chunk_message(lane: str, tenant_id: int, documents: Sequence[bytes]) -> ChunkMessage:
+def chunk_message(
+    lane: str, tenant_id: int, documents: Sequence[bytes], batch_id: uuid.UUID | None = None
+) -> ChunkMessage:
     """Encode a chunk.
 
     Args:
         lane: queue it goes to.
         tenant_id: whose documents.
         documents: each one's JSON, with its ``id``.
+        batch_id: what they are part of.
     """
     chunk_id, message_id = new_id(), str(new_id())
+    batch = f'"batch_id":"{batch_id}",' if batch_id else ""
     head = (
         f'{{"queue_name":"{lane}","actor_name":"{INGEST_CHUNK}","args":[],'
-        f'"kwargs":{{"chunk_id":"{chunk_id}","tenant_id":{tenant_id},"seq":'
+        f'"kwargs":{{"chunk_id":"{chunk_id}","tenant_id":{tenant_id},{batch}"seq":'
     )
     tail = (
         f']}},"options":{{"redis_message_id":"{message_id}"}},"message_id":"{message_id}",'

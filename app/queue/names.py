@@ -69,6 +69,10 @@ class Keys:
         """
         return f"{self.namespace}:appended:{(chunk_id.int >> 80) // _MINUTE_MS}"
 
+    def batch(self, batch_id: uuid.UUID) -> str:
+        """Hash of a batch: documents accepted, and whether there will be more."""
+        return f"{self.namespace}:batch:{batch_id}"
+
     def rung(self, tenant_id: int, destination_id: uuid.UUID) -> str:
         """Flag that a doorbell for a destination is already queued."""
         return f"{self.namespace}:rung:{tenant_id}:{destination_id}"
