@@ -63,8 +63,8 @@ class Settings(BaseSettings):
     model_path: Path = DEFAULT_MODEL_PATH
     ingest_processes: Annotated[int, Field(ge=0, le=64)] = 1
     delivery_processes: Annotated[int, Field(ge=0, le=64)] = 1
-    worker_threads: Annotated[int, Field(ge=1, le=32)] = 2
-    """Chunks that an ingest process works on side by side."""
+    worker_threads: Annotated[int, Field(ge=1, le=32)] = 8
+    """Chunks that an ingest process holds at a time; small ones share a transaction."""
 
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["auto", "json", "console"] = "auto"

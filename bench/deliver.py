@@ -42,7 +42,7 @@ from app.local.servers import PrivateServers
 from app.storage import deliveries, destinations
 from app.storage.documents import IncomingDocument
 from app.storage.engine import make_engine, transaction
-from app.storage.ingest import Batch, apply
+from app.storage.ingest import ClassifiedChunk, apply
 from app.storage.migrate import migrate
 from bench import counting_receiver
 from worker.attempts import body_of
@@ -164,11 +164,13 @@ def _plan(engine: Engine, receiver_url: str, count: int) -> Destination:
         destinations.create(connection, destination)
     for start in range(0, count, CHUNK):
         documents = [_document(number) for number in range(start, min(start + CHUNK, count))]
-        batch = Batch(
+        chunk = ClassifiedChunk(
             tenant_id=DEFAULT_TENANT, chunk_id=uuid.uuid4(), documents=documents, rejections=[]
         )
         with transaction(engine) as connection:
-            apply(connection, batch, lambda _: [Route(destination.id, "broadcast")])
+            apply(
+                connection, DEFAULT_TENANT, [chunk], lambda _: [Route(destination.id, "broadcast")]
+            )
     return destination
 
 

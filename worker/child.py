@@ -20,6 +20,7 @@ from worker.supervisor import PARENT_PIPE
 LOG = structlog.get_logger(__name__)
 DRAIN_MS = 20_000
 THREAD_WAIT_MS = 200
+DOORBELL_THREADS = 2
 
 
 def main() -> int:
@@ -45,9 +46,8 @@ def main() -> int:
     except DocyardError as error:
         sys.stderr.write(f"{error}\n")
         return 1
-    worker = dramatiq.Worker(
-        broker, worker_threads=settings.worker_threads, worker_timeout=THREAD_WAIT_MS
-    )
+    threads = settings.worker_threads if kind == "ingest" else DOORBELL_THREADS
+    worker = dramatiq.Worker(broker, worker_threads=threads, worker_timeout=THREAD_WAIT_MS)
     worker.start()
     LOG.info("child.ready", kind=kind, pid=os.getpid())
     stop.wait()

@@ -1,4 +1,4 @@
-"""What becomes of a chunk: classify it whole, apply it in one transaction, ring destinations."""
+"""What becomes of chunks: classify them whole, apply them in one transaction, ring destinations."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import threading
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -26,8 +27,8 @@ from app.storage import ticks
 from app.storage.destinations import DestinationCache
 from app.storage.documents import IncomingDocument
 from app.storage.engine import transaction
-from app.storage.ingest import Applied, Batch, apply, is_unstorable
-from app.storage.receipts import begin_try
+from app.storage.ingest import Applied, ClassifiedChunk, apply, is_unstorable
+from app.storage.receipts import begin_tries
 from app.storage.rejected import Rejection
 from worker.classification import ModelHolder
 from worker.isolation import Poison, classify_isolated
@@ -57,39 +58,39 @@ class Ingest:
     stopping: threading.Event
 
 
-def ingest(parts: Ingest, chunk: Chunk) -> None:
-    """Apply a chunk once, however often it is delivered.
+def ingest(parts: Ingest, chunks: Sequence[Chunk]) -> None:
+    """Apply chunks of one tenant in one transaction, each once, however often it is delivered.
 
-    Tries are counted before the risky part: from the second on the chunk is classified one by one
-    in a child process, and the document that kills it is rejected.
+    Tries are counted before the risky part: from the second on a chunk goes by itself, classified
+    one by one in a child process, and the document that kills it is rejected.
 
     Raises:
         Stopping: Postgres is away and the process must end.
     """
-    attempt = _patiently(
+    tenant_id = chunks[0].tenant_id
+    tries = _patiently(
         parts,
-        lambda connection: begin_try(connection, chunk.tenant_id, chunk.chunk_id),
+        lambda connection: begin_tries(connection, tenant_id, [one.chunk_id for one in chunks]),
         durable=False,
     )
-    if not attempt.applied:
-        batch = classify(parts, *read(chunk), isolated=attempt.number > 1)
-        applied = _apply(parts, batch)
-        if applied is not None:
-            _ring(parts, chunk.tenant_id, applied.destinations)
-            return
-    # Applied by a twin or by an earlier try that may have died before it rang.
-    waiting = _patiently(
-        parts, lambda connection: ticks.waiting_destinations(connection, chunk.tenant_id)
-    )
-    _ring(parts, chunk.tenant_id, waiting)
+    left = [chunk for chunk in chunks if not tries[chunk.chunk_id].applied]
+    new = [chunk for chunk in left if tries[chunk.chunk_id].number == 1]
+    groups = [(new, False), *(([one], True) for one in left if one not in new)]
+    applied: list[Applied] = []
+    for group, isolated in groups:
+        if group:
+            applied.append(_apply(parts, tenant_id, classify(parts, group, isolated=isolated)))
+    destinations = {one for done in applied for one in done.destinations}
+    if sum(len(done.counts) for done in applied) < len(chunks):
+        # Applied by a twin or by an earlier try that may have died before it rang.
+        destinations.update(
+            _patiently(parts, lambda connection: ticks.waiting_destinations(connection, tenant_id))
+        )
+    _ring(parts, tenant_id, sorted(destinations))
 
 
-def read(chunk: Chunk) -> tuple[Batch, list[str]]:
-    """Read a chunk's documents; what cannot be read is rejected, the others go on.
-
-    Returns:
-        The batch, not yet classified, and the texts of its documents.
-    """
+def read(chunk: Chunk) -> ClassifiedChunk:
+    """Read a chunk's documents, for now without predictions; what cannot be read is rejected."""
     incoming: list[IncomingDocument] = []
     rejections: list[Rejection] = []
     for position, fields in enumerate(chunk.documents):
@@ -105,13 +106,13 @@ def read(chunk: Chunk) -> tuple[Batch, list[str]]:
                     body=orjson.dumps(fields),
                 )
             )
-    batch = Batch(
+    return ClassifiedChunk(
         tenant_id=chunk.tenant_id,
         chunk_id=chunk.chunk_id,
         documents=incoming,
         rejections=rejections,
+        batch_id=chunk.batch_id,
     )
-    return batch, [document.content for document in incoming]
 
 
 def _incoming(tenant_id: int, seq: int, fields: dict[str, Any]) -> IncomingDocument:
@@ -145,39 +146,50 @@ def _incoming(tenant_id: int, seq: int, fields: dict[str, Any]) -> IncomingDocum
     )
 
 
-def classify(parts: Ingest, batch: Batch, texts: Sequence[str], *, isolated: bool) -> Batch:
-    """Add predictions: one call for the chunk, or one document at a time in a child process."""
+def classify(parts: Ingest, chunks: Sequence[Chunk], *, isolated: bool) -> list[ClassifiedChunk]:
+    """Read and classify: one call for all chunks, or one document at a time in a child process."""
+    read_chunks = [read(chunk) for chunk in chunks]
+    texts = [document.content for chunk in read_chunks for document in chunk.documents]
     if not texts:
-        return batch
+        return read_chunks
     answers: Sequence[Prediction | Poison | None]
     if isolated and parts.model.usable():
         answers = classify_isolated(parts.model_path, texts)
     else:
         answers = parts.model.classify(texts)
-    documents = [
-        replace(document, prediction=answer)
-        for document, answer in zip(batch.documents, answers, strict=True)
-        if not isinstance(answer, Poison)
+    each = iter(answers)
+    return [
+        _with_predictions(chunk, list(islice(each, len(chunk.documents)))) for chunk in read_chunks
     ]
-    poisoned = [
-        Rejection(
-            seq=document.seq,
-            document_id=document.id,
-            reason=str(answer),
-            body=document.as_sent(),
-        )
-        for document, answer in zip(batch.documents, answers, strict=True)
-        if isinstance(answer, Poison)
-    ]
-    return replace(batch, documents=documents, rejections=[*batch.rejections, *poisoned])
 
 
-def _apply(parts: Ingest, batch: Batch) -> Applied | None:
-    def run(connection: Connection, *, isolate: bool) -> Applied | None:
-        enabled = parts.destinations.enabled(connection, batch.tenant_id)
+def _with_predictions(
+    chunk: ClassifiedChunk, answers: Sequence[Prediction | Poison | None]
+) -> ClassifiedChunk:
+    documents: list[IncomingDocument] = []
+    rejections = list(chunk.rejections)
+    for document, answer in zip(chunk.documents, answers, strict=True):
+        if isinstance(answer, Poison):
+            rejections.append(
+                Rejection(
+                    seq=document.seq,
+                    document_id=document.id,
+                    reason=str(answer),
+                    body=document.as_sent(),
+                )
+            )
+        else:
+            documents.append(replace(document, prediction=answer))
+    return replace(chunk, documents=documents, rejections=rejections)
+
+
+def _apply(parts: Ingest, tenant_id: int, chunks: Sequence[ClassifiedChunk]) -> Applied:
+    def run(connection: Connection, *, isolate: bool) -> Applied:
+        enabled = parts.destinations.enabled(connection, tenant_id)
         return apply(
             connection,
-            batch,
+            tenant_id,
+            chunks,
             lambda document: plan_routes(document, document.prediction, enabled),
             isolate=isolate,
         )

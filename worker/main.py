@@ -7,7 +7,8 @@ worker in their process, whoever started it.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+import uuid
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
@@ -21,6 +22,7 @@ from sqlalchemy import Engine
 
 from app.domain.documents import DEFAULT_TENANT
 from app.logs import configure_logging
+from app.queue.batches import forget_finished
 from app.queue.broker import HardenedBroker
 from app.queue.connection import connect
 from app.queue.dead_letters import DeadLetter, move_dead_letters
@@ -33,6 +35,7 @@ from app.storage.engine import make_engine, transaction
 from app.storage.rejected import DeadMessage, store_dead_letters
 from worker.actors import register_delivery, register_ingest
 from worker.classification import ModelHolder
+from worker.grouping import Grouping
 from worker.ingest import Ingest, ingest
 from worker.middleware import worker_middleware
 from worker.sweeper import Sweeper
@@ -41,6 +44,8 @@ Kind = Literal["ingest", "delivery"]
 KINDS: tuple[Kind, ...] = ("ingest", "delivery")
 SPARE_CONNECTIONS = 2
 """To Postgres, for the sweeper and the actors beside the pump."""
+GROUPS_AT_ONCE = 2
+"""Transactions of an ingest process: while one waits for Postgres, the other classifies."""
 RESTART_SECONDS = 0.5
 """Before a consumer or an acknowledgement tries Redis again; Dramatiq waits 3 and 5 s."""
 
@@ -105,7 +110,7 @@ def make_broker(settings: Settings, kinds: Sequence[Kind]) -> HardenedBroker:
     engine = make_engine(
         settings.database_url,
         application_name=f"docyard-{'-'.join(kinds)}",
-        pool_size=_pool_size(settings, kinds),
+        pool_size=_pool_size(kinds),
     )
     bell = Doorbell(client, namespace=settings.redis_namespace)
     # The first is closed last.
@@ -118,10 +123,10 @@ def make_broker(settings: Settings, kinds: Sequence[Kind]) -> HardenedBroker:
     return broker
 
 
-def _pool_size(settings: Settings, kinds: Sequence[Kind]) -> int:
+def _pool_size(kinds: Sequence[Kind]) -> int:
     size = SPARE_CONNECTIONS
     if "ingest" in kinds:
-        size += settings.worker_threads
+        size += GROUPS_AT_ONCE
     if "delivery" in kinds:
         from worker.outbox import CONNECTIONS  # noqa: PLC0415  (as in _add_delivery)
 
@@ -138,7 +143,8 @@ def _add_ingest(broker: HardenedBroker, settings: Settings, engine: Engine, bell
         ring=bell.ring,
         stopping=threading.Event(),
     )
-    register_ingest(broker, partial(ingest, parts))
+    groups = Grouping(partial(ingest, parts), at_once=GROUPS_AT_ONCE)
+    register_ingest(broker, groups.ingest)
     # Loaded beside the start of the consumers, so that the first document does not wait for it.
     warm = threading.Thread(target=parts.model.usable, name="model", daemon=True)
     return Part(start=warm.start, stop=parts.stopping.set)
@@ -166,5 +172,8 @@ def _sweeper(broker: HardenedBroker, engine: Engine, bell: Doorbell, client: red
     def move() -> int:
         return move_dead_letters(client, broker.namespace, (*LANES, DELIVER), keep)
 
-    sweeper = Sweeper(engine, bell.ring, move)
+    def forget(applied: Mapping[uuid.UUID, int]) -> None:
+        forget_finished(client, broker.namespace, applied)
+
+    sweeper = Sweeper(engine, bell.ring, move, forget)
     return Part(start=sweeper.start, close=sweeper.stop)

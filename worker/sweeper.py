@@ -7,7 +7,8 @@ so ten workers sweep as often as one.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+import uuid
+from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 import structlog
@@ -17,7 +18,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from app.domain.documents import DEFAULT_TENANT
 from app.domain.errors import DatabaseUnavailable
-from app.storage import counters, deliveries, ticks
+from app.storage import batches, counters, deliveries, ticks
 from app.storage.engine import transaction
 from worker.ingest import Ring
 
@@ -32,17 +33,26 @@ DEAD_LETTERS_EVERY_SECONDS = 5.0
 class Sweeper:
     """Does the periodic work whenever it is this process's turn."""
 
-    def __init__(self, engine: Engine, ring: Ring, move_dead_letters: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        ring: Ring,
+        move_dead_letters: Callable[[], int],
+        forget_batches: Callable[[Mapping[uuid.UUID, int]], object],
+    ) -> None:
         """Keep the parts.
 
         Args:
             engine: the database.
             ring: rings destinations.
             move_dead_letters: takes given-up messages from Redis to Postgres; returns how many.
+            forget_batches: lets Redis forget batches that are finished, given how many documents
+                of each have been applied.
         """
         self._engine = engine
         self._ring = ring
         self._move_dead_letters = move_dead_letters
+        self._forget_batches = forget_batches
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="sweeper", daemon=True)
 
@@ -67,7 +77,7 @@ class Sweeper:
         if self._turn("sweep", SWEEP_EVERY_SECONDS):
             self.sweep()
         if self._turn("fold", FOLD_EVERY_SECONDS):
-            self._in_transaction(lambda connection: counters.fold(connection, DEFAULT_TENANT))
+            self.fold()
         if self._turn("dead_letters", DEAD_LETTERS_EVERY_SECONDS) and (
             moved := self._move_dead_letters()
         ):
@@ -83,6 +93,17 @@ class Sweeper:
         self._in_transaction(
             lambda connection: deliveries.cancel_of_deleted_destinations(connection, DEFAULT_TENANT)
         )
+
+    def fold(self) -> None:
+        """Add up what was counted since the last time."""
+        self._in_transaction(lambda connection: counters.fold(connection, DEFAULT_TENANT))
+        applied = self._in_transaction(
+            lambda connection: batches.applied(
+                connection, DEFAULT_TENANT, batches.fold(connection, DEFAULT_TENANT)
+            )
+        )
+        if applied:
+            self._forget_batches(applied)
 
     def _turn(self, name: str, every_seconds: float) -> bool:
         return self._in_transaction(

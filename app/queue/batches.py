@@ -27,7 +27,7 @@ class Taken:
 
 async def read(client: redis.asyncio.Redis, namespace: str, batch_id: uuid.UUID) -> Taken | None:
     """Return what Redis knows of a batch; None when it knows nothing (any more)."""
-    accepted, ended = await client.hmget(Keys(namespace).batch(batch_id), ["accepted", "ended"])  # type: ignore[misc]  # awaitable in the asyncio client
+    accepted, ended = await client.hmget(Keys(namespace).batch(batch_id), ["accepted", "ended"])
     if accepted is None and ended is None:
         return None
     return Taken(accepted=int(accepted or 0), ended=ended is not None)

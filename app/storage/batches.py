@@ -7,7 +7,7 @@ intake does not wait for Postgres; what became of it is counted here.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from sqlalchemy import Connection, text
@@ -65,6 +65,25 @@ def fold(connection: Connection, tenant_id: int, *, limit: int = 50_000) -> list
         {"tenant_id": tenant_id, "limit": limit},
     )
     return [row.batch_id for row in rows]
+
+
+def applied(
+    connection: Connection, tenant_id: int, batch_ids: Sequence[uuid.UUID]
+) -> dict[uuid.UUID, int]:
+    """Return how many documents of each batch are stored, stale or rejected, as folded."""
+    rows = connection.execute(
+        text(
+            "SELECT batch_id, sum(amount)::bigint AS amount FROM batch_counts"
+            " WHERE tenant_id = :tenant_id AND batch_id = ANY(:batch_ids)"
+            " AND name = ANY(:names) GROUP BY batch_id"
+        ),
+        {
+            "tenant_id": tenant_id,
+            "batch_ids": list(batch_ids),
+            "names": [STORED, STALE, REJECTED],
+        },
+    )
+    return {row.batch_id: row.amount for row in rows}
 
 
 def counts(connection: Connection, tenant_id: int, batch_id: uuid.UUID) -> dict[str, int]:

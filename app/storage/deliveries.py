@@ -17,9 +17,10 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, text
 
 from app.domain.deliveries import DeliveryState
-from app.storage.counters import Delta, add
+from app.storage import tallies
 from app.storage.documents import Winner
 from app.storage.leases import Lease, is_current
+from app.storage.tallies import Owner, Tally
 
 
 class DeliveryKey(NamedTuple):
@@ -41,6 +42,7 @@ class PlannedDelivery:
     version: int
     destination_id: uuid.UUID
     reason: str
+    batch_id: uuid.UUID | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,20 +90,19 @@ class DeliveryResult:
     finished_at: datetime
 
 
-def plan(
-    connection: Connection, tenant_id: int, deliveries: Sequence[PlannedDelivery]
-) -> Counter[uuid.UUID]:
-    """Write the outbox; return how many were planned per destination."""
+def plan(connection: Connection, tenant_id: int, deliveries: Sequence[PlannedDelivery]) -> Tally:
+    """Write the outbox; return how many were planned for whom."""
     if not deliveries:
         return Counter()
     ordered = sorted(deliveries, key=lambda one: (one.document_id, one.seq, one.destination_id))
     connection.execute(
         text(
             "INSERT INTO deliveries (tenant_id, document_id, seq, version, destination_id, reason,"
-            " state, due_at, created_at)"
+            " batch_id, state, due_at, created_at)"
             " SELECT :tenant_id, planned.*, 'pending', now(), now() FROM unnest("
             " CAST(:documents AS uuid[]), CAST(:seqs AS bigint[]), CAST(:versions AS bigint[]),"
-            " CAST(:destinations AS uuid[]), CAST(:reasons AS text[])) AS planned"
+            " CAST(:destinations AS uuid[]), CAST(:reasons AS text[]), CAST(:batches AS uuid[]))"
+            " AS planned"
         ),
         {
             "tenant_id": tenant_id,
@@ -110,15 +111,14 @@ def plan(
             "versions": [one.version for one in ordered],
             "destinations": [one.destination_id for one in ordered],
             "reasons": [one.reason for one in ordered],
+            "batches": [one.batch_id for one in ordered],
         },
     )
-    return Counter(one.destination_id for one in ordered)
+    return Counter(Owner(one.destination_id, one.batch_id) for one in ordered)
 
 
-def supersede(
-    connection: Connection, tenant_id: int, winners: Sequence[Winner]
-) -> Counter[uuid.UUID]:
-    """End the open deliveries of older versions; return how many per destination.
+def supersede(connection: Connection, tenant_id: int, winners: Sequence[Winner]) -> Tally:
+    """End the open deliveries of older versions; return how many, and whose.
 
     A statement of its own behind the upsert: as two CTEs of one statement, the snapshot predates
     the wait for the row, and v1 stays pending beside a stored v2.
@@ -137,7 +137,7 @@ def supersede(
             " UPDATE deliveries d SET state = 'superseded', ended_at = now() FROM older o"
             " WHERE (d.tenant_id, d.document_id, d.seq, d.destination_id, d.generation)"
             " = (o.tenant_id, o.document_id, o.seq, o.destination_id, o.generation)"
-            " RETURNING d.destination_id"
+            " RETURNING d.destination_id, d.batch_id"
         ),
         {
             "tenant_id": tenant_id,
@@ -145,7 +145,7 @@ def supersede(
             "seqs": [winner.seq for winner in replaced],
         },
     )
-    return Counter(row.destination_id for row in rows)
+    return Counter(Owner(*row) for row in rows)
 
 
 # The running sum bounds the bytes of a page; `octet_length` reads sizes, not contents, so what
@@ -273,7 +273,7 @@ _RECORD = text(
     " AND d.document_id = r.document_id AND d.seq = r.seq AND d.generation = r.generation"
     " AND d.state <> 'delivered'"
     " AND (r.state = 'delivered' OR (d.state = 'pending' AND :current))"
-    " RETURNING d.state"
+    " RETURNING d.state, d.batch_id"
 )
 
 
@@ -302,14 +302,19 @@ def record(
     }
     connection.execute(_LOCK, values)
     current = is_current(connection, lease)
-    rows = connection.execute(_RECORD, {**values, "current": current})
+    rows = connection.execute(_RECORD, {**values, "current": current}).all()
     counts = Counter(DeliveryState(row.state) for row in rows)
-    add(
+    tallies.add(
         connection,
         lease.tenant_id,
         [
-            Delta(f"deliveries.{state}", amount, lease.destination_id)
-            for state, amount in sorted(counts.items())
+            (
+                state.value,
+                Counter(
+                    Owner(lease.destination_id, row.batch_id) for row in rows if row.state == state
+                ),
+            )
+            for state in sorted(counts)
             if state is not DeliveryState.PENDING
         ],
     )
@@ -360,14 +365,10 @@ def cancel_of_deleted_destinations(
             " UPDATE deliveries d SET state = 'cancelled', ended_at = now() FROM locked k"
             " WHERE (d.tenant_id, d.document_id, d.seq, d.destination_id, d.generation)"
             " = (k.tenant_id, k.document_id, k.seq, k.destination_id, k.generation)"
-            " AND d.state = 'pending' RETURNING d.destination_id"
+            " AND d.state = 'pending' RETURNING d.destination_id, d.batch_id"
         ),
         {"tenant_id": tenant_id, "limit": limit},
     )
-    counts = Counter(row.destination_id for row in rows)
-    add(
-        connection,
-        tenant_id,
-        [Delta("deliveries.cancelled", n, destination) for destination, n in counts.items()],
-    )
-    return counts.total()
+    cancelled: Tally = Counter(Owner(*row) for row in rows)
+    tallies.add(connection, tenant_id, [("cancelled", cancelled)])
+    return cancelled.total()

@@ -17,8 +17,10 @@ from sqlalchemy.sql import select
 
 from app.domain.documents import OrderKey
 from app.domain.predictions import Prediction
-from app.storage.counters import Delta, add
+from app.storage import counters, tallies
+from app.storage.counters import Delta
 from app.storage.tables import Document, Tombstone
+from app.storage.tallies import Owner
 
 TABLE = Document.__table__  # type: ignore[attr-defined]  # SQLModel sets it on table classes
 TOMBSTONES = Tombstone.__table__  # type: ignore[attr-defined]  # likewise
@@ -202,19 +204,12 @@ def delete(connection: Connection, tenant_id: int, document_id: uuid.UUID) -> bo
             "  WHERE tenant_id = :tenant_id AND document_id = :document_id"
             "  AND state IN ('pending', 'held')"
             "  ORDER BY seq, destination_id, generation FOR UPDATE)"
-            " RETURNING destination_id"
+            " RETURNING destination_id, batch_id"
         ),
         key,
     )
-    counts = Counter(row.destination_id for row in cancelled)
-    add(
-        connection,
-        tenant_id,
-        [
-            Delta("documents.deleted", 1),
-            *(Delta("deliveries.cancelled", n, destination) for destination, n in counts.items()),
-        ],
-    )
+    tallies.add(connection, tenant_id, [("cancelled", Counter(Owner(*row) for row in cancelled))])
+    counters.add(connection, tenant_id, [Delta("documents.deleted", 1)])
     connection.execute(
         text(
             "INSERT INTO tombstones (tenant_id, document_id, version, seq)"

@@ -7,15 +7,16 @@ READ COMMITTED, separate statements, locks in key order: documents, then deliver
 from __future__ import annotations
 
 import uuid
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from sqlalchemy import Connection
 from sqlalchemy.exc import DataError, DBAPIError
 
 from app.domain.routing import Route
-from app.storage import counters, deliveries, documents, receipts, rejected
+from app.storage import batches, counters, deliveries, documents, receipts, rejected, tallies
+from app.storage.batches import BatchDelta
 from app.storage.counters import Delta
 from app.storage.deliveries import PlannedDelivery
 from app.storage.documents import OPTIONAL, IncomingDocument, Winner
@@ -31,35 +32,43 @@ Planner = Callable[[IncomingDocument], Iterable[Route]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Batch:
-    """A classified chunk: what can be stored, and what was found unstorable before."""
+class ClassifiedChunk:
+    """A chunk on its way into the tables: what can be stored, and what was found unstorable."""
 
     tenant_id: int
     chunk_id: uuid.UUID
     documents: Sequence[IncomingDocument]
     rejections: Sequence[Rejection]
+    batch_id: uuid.UUID | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Applied:
-    """What the transaction did; ``destinations`` have something to send now."""
+    """What the transaction did.
 
-    counts: ChunkCounts
+    Attributes:
+        counts: of the chunks that had not been applied before.
+        destinations: have something to send now.
+    """
+
+    counts: Mapping[uuid.UUID, ChunkCounts]
     destinations: Sequence[uuid.UUID]
 
 
 def apply(
     connection: Connection,
-    batch: Batch,
+    tenant_id: int,
+    chunks: Sequence[ClassifiedChunk],
     planner: Planner,
     *,
     isolate: bool = False,
-) -> Applied | None:
-    """Apply a chunk; None when it had been applied before.
+) -> Applied:
+    """Apply chunks together, each at most once ever.
 
     Args:
         connection: a fresh transaction.
-        batch: the chunk.
+        tenant_id: of all the chunks.
+        chunks: together about as much as one full chunk; a transaction is cheaper than many.
         planner: routes for a stored document.
         isolate: find the documents that Postgres refuses, by savepoint and bisection. Without it
             such a document fails the whole transaction: savepoints cost every good chunk two
@@ -68,37 +77,44 @@ def apply(
     Raises:
         sqlalchemy.exc.DBAPIError: see ``is_unstorable`` for the kind that asks for ``isolate``.
     """
-    tenant_id = batch.tenant_id
-    if not receipts.claim(connection, tenant_id, batch.chunk_id):
-        return None
-    newest = newest_per_id(connection, tenant_id, batch.documents)
+    claimed = receipts.claim(connection, tenant_id, sorted(chunk.chunk_id for chunk in chunks))
+    chunks = [chunk for chunk in chunks if chunk.chunk_id in claimed]
+    if not chunks:
+        return Applied(counts={}, destinations=())
+    incoming = [document for chunk in chunks for document in chunk.documents]
+    newest = newest_per_id(connection, tenant_id, incoming)
     winners, refused = _store(connection, newest, isolate=isolate)
     buried = documents.bury(connection, tenant_id, [winner.id for winner in winners])
     winners = [winner for winner in winners if winner.id not in buried]
     superseded = deliveries.supersede(connection, tenant_id, winners)
-    planned = deliveries.plan(connection, tenant_id, _plan(winners, newest, planner))
-    rejections = [*batch.rejections, *refused]
-    rejected.reject(connection, tenant_id, batch.chunk_id, rejections)
-    total = len(batch.documents) + len(batch.rejections)
-    counts = ChunkCounts(
-        stored=len(winners),
-        stale=total - len(winners) - len(rejections),
-        rejected=len(rejections),
-        planned=planned.total(),
-    )
-    receipts.complete(connection, tenant_id, batch.chunk_id, counts)
+    plans = _plan(winners, newest, _batch_of_each(chunks), planner)
+    planned = deliveries.plan(connection, tenant_id, plans)
+    rejections = _rejections_of_each(chunks, refused)
+    for chunk_id, found in sorted(rejections.items()):
+        rejected.reject(connection, tenant_id, chunk_id, found)
+    counts = _count(chunks, winners, rejections, plans)
+    receipts.complete(connection, tenant_id, counts)
     counters.add(
         connection,
         tenant_id,
         [
-            Delta("documents.stored", counts.stored),
-            Delta("documents.stale", counts.stale),
-            Delta("documents.rejected", counts.rejected),
-            *(Delta("deliveries.planned", n, one) for one, n in sorted(planned.items())),
-            *(Delta("deliveries.superseded", n, one) for one, n in sorted(superseded.items())),
+            Delta("documents.stored", sum(one.stored for one in counts.values())),
+            Delta("documents.stale", sum(one.stale for one in counts.values())),
+            Delta("documents.rejected", sum(one.rejected for one in counts.values())),
+            *tallies.counter_deltas("planned", planned),
+            *tallies.counter_deltas("superseded", superseded),
         ],
     )
-    return Applied(counts=counts, destinations=sorted(planned))
+    batches.add(
+        connection,
+        tenant_id,
+        [
+            *_batch_deltas(chunks, counts),
+            *tallies.batch_deltas("planned", planned),
+            *tallies.batch_deltas("superseded", superseded),
+        ],
+    )
+    return Applied(counts=counts, destinations=sorted(tallies.per_destination(planned)))
 
 
 def is_unstorable(error: DBAPIError) -> bool:
@@ -171,7 +187,10 @@ def _rejection(document: IncomingDocument, error: DBAPIError) -> Rejection:
 
 
 def _plan(
-    winners: Sequence[Winner], incoming: Sequence[IncomingDocument], planner: Planner
+    winners: Sequence[Winner],
+    incoming: Sequence[IncomingDocument],
+    batch_of: Mapping[int, uuid.UUID],
+    planner: Planner,
 ) -> list[PlannedDelivery]:
     stored = {winner.id for winner in winners}
     return [
@@ -181,8 +200,66 @@ def _plan(
             version=document.version,
             destination_id=route.destination_id,
             reason=route.reason,
+            batch_id=batch_of.get(document.seq),
         )
         for document in incoming
         if document.id in stored
         for route in planner(document)
+    ]
+
+
+def _batch_of_each(chunks: Sequence[ClassifiedChunk]) -> dict[int, uuid.UUID]:
+    """Return the batch of each document that is part of one, by order number."""
+    return {
+        document.seq: chunk.batch_id
+        for chunk in chunks
+        if chunk.batch_id is not None
+        for document in chunk.documents
+    }
+
+
+def _rejections_of_each(
+    chunks: Sequence[ClassifiedChunk], refused: Sequence[Rejection]
+) -> dict[uuid.UUID, list[Rejection]]:
+    """Return the rejections per chunk: those found before, and those that Postgres refused."""
+    found = {chunk.chunk_id: list(chunk.rejections) for chunk in chunks}
+    if refused:
+        chunk_of = {
+            document.seq: chunk.chunk_id for chunk in chunks for document in chunk.documents
+        }
+        for rejection in refused:
+            found[chunk_of[rejection.seq]].append(rejection)
+    return found
+
+
+def _count(
+    chunks: Sequence[ClassifiedChunk],
+    winners: Sequence[Winner],
+    rejections: Mapping[uuid.UUID, Sequence[Rejection]],
+    plans: Sequence[PlannedDelivery],
+) -> dict[uuid.UUID, ChunkCounts]:
+    stored = {winner.seq for winner in winners}
+    planned = Counter(one.seq for one in plans)
+    counts = {}
+    for chunk in chunks:
+        total = len(chunk.documents) + len(chunk.rejections)
+        kept = [one.seq for one in chunk.documents if one.seq in stored]
+        refused = len(rejections[chunk.chunk_id])
+        counts[chunk.chunk_id] = ChunkCounts(
+            stored=len(kept),
+            stale=total - len(kept) - refused,
+            rejected=refused,
+            planned=sum(planned[seq] for seq in kept),
+        )
+    return counts
+
+
+def _batch_deltas(
+    chunks: Sequence[ClassifiedChunk], counts: Mapping[uuid.UUID, ChunkCounts]
+) -> list[BatchDelta]:
+    return [
+        BatchDelta(chunk.batch_id, name, getattr(counts[chunk.chunk_id], name))
+        for chunk in chunks
+        if chunk.batch_id is not None
+        for name in (batches.STORED, batches.STALE, batches.REJECTED)
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import Connection, text
@@ -26,54 +27,59 @@ class Try:
     applied: bool
 
 
-def begin_try(connection: Connection, tenant_id: int, chunk_id: uuid.UUID) -> Try:
-    """Count a try. Committed before the risky part, so that a crash is counted as well."""
-    row = connection.execute(
+def begin_tries(
+    connection: Connection, tenant_id: int, chunk_ids: Sequence[uuid.UUID]
+) -> dict[uuid.UUID, Try]:
+    """Count a try of each chunk. Committed before the risky part, so that a crash counts too."""
+    rows = connection.execute(
         text(
             "INSERT INTO receipts AS r (tenant_id, chunk_id, tries)"
-            " VALUES (:tenant_id, :chunk_id, 1)"
+            " SELECT :tenant_id, chunk_id, 1 FROM unnest(CAST(:chunk_ids AS uuid[])) AS chunk_id"
+            " ORDER BY chunk_id"
             " ON CONFLICT (tenant_id, chunk_id) DO UPDATE SET tries = r.tries + 1"
-            " RETURNING tries, applied_at IS NOT NULL AS applied"
+            " RETURNING chunk_id, tries, applied_at IS NOT NULL AS applied"
         ),
-        {"tenant_id": tenant_id, "chunk_id": chunk_id},
-    ).one()
-    return Try(row.tries, row.applied)
+        {"tenant_id": tenant_id, "chunk_ids": list(chunk_ids)},
+    )
+    return {row.chunk_id: Try(row.tries, row.applied) for row in rows}
 
 
-def claim(connection: Connection, tenant_id: int, chunk_id: uuid.UUID) -> bool:
-    """Begin to apply a chunk: True once ever per chunk, if the transaction commits.
+def claim(connection: Connection, tenant_id: int, chunk_ids: Sequence[uuid.UUID]) -> set[uuid.UUID]:
+    """Begin to apply chunks; return those that never were, which each is only once.
 
     A twin that runs at the same time waits here for the first one's commit.
     """
-    return (
-        connection.execute(
-            text(
-                "INSERT INTO receipts AS r (tenant_id, chunk_id, tries, applied_at)"
-                " VALUES (:tenant_id, :chunk_id, 1, now())"
-                " ON CONFLICT (tenant_id, chunk_id) DO UPDATE SET applied_at = now()"
-                " WHERE r.applied_at IS NULL RETURNING 1"
-            ),
-            {"tenant_id": tenant_id, "chunk_id": chunk_id},
-        ).one_or_none()
-        is not None
+    rows = connection.execute(
+        text(
+            "INSERT INTO receipts AS r (tenant_id, chunk_id, tries, applied_at)"
+            " SELECT :tenant_id, chunk_id, 1, now()"
+            " FROM unnest(CAST(:chunk_ids AS uuid[])) AS chunk_id ORDER BY chunk_id"
+            " ON CONFLICT (tenant_id, chunk_id) DO UPDATE SET applied_at = now()"
+            " WHERE r.applied_at IS NULL RETURNING chunk_id"
+        ),
+        {"tenant_id": tenant_id, "chunk_ids": list(chunk_ids)},
     )
+    return {row.chunk_id for row in rows}
 
 
 def complete(
-    connection: Connection, tenant_id: int, chunk_id: uuid.UUID, counts: ChunkCounts
+    connection: Connection, tenant_id: int, counts: Mapping[uuid.UUID, ChunkCounts]
 ) -> None:
-    """Write what became of the chunk onto its receipt."""
+    """Write what became of chunks onto their receipts, which this transaction has claimed."""
     connection.execute(
         text(
-            "UPDATE receipts SET stored = :stored, stale = :stale, rejected = :rejected,"
-            " planned = :planned WHERE tenant_id = :tenant_id AND chunk_id = :chunk_id"
+            "UPDATE receipts r SET stored = c.stored, stale = c.stale, rejected = c.rejected,"
+            " planned = c.planned FROM unnest(CAST(:chunk_ids AS uuid[]),"
+            " CAST(:stored AS integer[]), CAST(:stale AS integer[]), CAST(:rejected AS integer[]),"
+            " CAST(:planned AS integer[])) AS c (chunk_id, stored, stale, rejected, planned)"
+            " WHERE r.tenant_id = :tenant_id AND r.chunk_id = c.chunk_id"
         ),
         {
             "tenant_id": tenant_id,
-            "chunk_id": chunk_id,
-            "stored": counts.stored,
-            "stale": counts.stale,
-            "rejected": counts.rejected,
-            "planned": counts.planned,
+            "chunk_ids": list(counts),
+            "stored": [one.stored for one in counts.values()],
+            "stale": [one.stale for one in counts.values()],
+            "rejected": [one.rejected for one in counts.values()],
+            "planned": [one.planned for one in counts.values()],
         },
     )

@@ -25,7 +25,7 @@ from app.domain.routing import Route
 from app.storage import destinations
 from app.storage.documents import IncomingDocument
 from app.storage.engine import make_engine, transaction
-from app.storage.ingest import Batch, apply
+from app.storage.ingest import ClassifiedChunk, apply
 from worker.deliver import DeliveryResources, deliver
 from worker.outbox import CONNECTIONS
 from worker.pump import Pump, PumpOptions
@@ -239,14 +239,14 @@ class Yard:
         )
 
     def store(self, *documents: IncomingDocument, to: Destination) -> None:
-        batch = Batch(
+        chunk = ClassifiedChunk(
             tenant_id=DEFAULT_TENANT,
             chunk_id=uuid.uuid4(),
             documents=list(documents),
             rejections=[],
         )
         with transaction(self.engine) as connection:
-            apply(connection, batch, lambda _: [Route(to.id, "broadcast")])
+            apply(connection, DEFAULT_TENANT, [chunk], lambda _: [Route(to.id, "broadcast")])
 
     def one(self, to: Destination, content: str = "some text", **fields: Any) -> IncomingDocument:
         """Store a document for a destination."""

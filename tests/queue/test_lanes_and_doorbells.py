@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import queue
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import pytest
@@ -19,33 +21,61 @@ def item(lane):
     return SimpleNamespace(message=SimpleNamespace(queue_name=lane))
 
 
-def order(queue):
-    return [queue.get_nowait().message.queue_name for _ in range(queue.qsize())]
+def order(lanes):
+    return [lanes.get_nowait().message.queue_name for _ in range(lanes.qsize())]
 
 
 def test_the_higher_lane_is_taken_first():
-    queue = LaneQueue()
+    lanes = LaneQueue()
     for lane in ("ingest.bulk", "ingest", "ingest.high"):
-        queue.put(item(lane))
-    assert order(queue) == ["ingest.high", "ingest", "ingest.bulk"]
+        lanes.put(item(lane))
+    assert order(lanes) == ["ingest.high", "ingest", "ingest.bulk"]
 
 
 def test_a_lower_lane_gets_one_after_eight():
-    queue = LaneQueue(turns=8)
+    lanes = LaneQueue(turns=8)
     for _ in range(20):
-        queue.put(item("ingest.high"))
+        lanes.put(item("ingest.high"))
     for _ in range(2):
-        queue.put(item("ingest.bulk"))
-    taken = order(queue)
+        lanes.put(item("ingest.bulk"))
+    taken = order(lanes)
     assert [place for place, lane in enumerate(taken) if lane == "ingest.bulk"] == [8, 17]
 
 
 def test_the_lowest_of_three_lanes_does_not_starve():
-    queue = LaneQueue(turns=2)
+    lanes = LaneQueue(turns=2)
     for lane in ("ingest.high", "ingest", "ingest.bulk"):
         for _ in range(30):
-            queue.put(item(lane))
-    assert "ingest.bulk" in order(queue)[:12]
+            lanes.put(item(lane))
+    assert "ingest.bulk" in order(lanes)[:12]
+
+
+def test_a_bulk_load_leaves_threads_to_single_documents():
+    bounded = LaneQueue(at_once={"ingest.bulk": 1})
+    for _ in range(3):
+        bounded.put(item("ingest.bulk"))
+    assert bounded.get(timeout=0).message.queue_name == "ingest.bulk"
+    with pytest.raises(queue.Empty):
+        bounded.get(timeout=0.01)
+    bounded.put(item("ingest"))
+    with ThreadPoolExecutor(1) as other:
+        taken = other.submit(bounded.get, timeout=1).result()
+    assert taken.message.queue_name == "ingest"
+    # Done with the first, its thread may have the next; one that waits for it is woken.
+    with ThreadPoolExecutor(1) as other:
+        waiting = other.submit(bounded.get, timeout=10)
+        bounded.task_done()
+        assert waiting.result().message.queue_name == "ingest.bulk"
+
+
+def test_a_worker_that_stops_finds_all_that_waits():
+    bounded = LaneQueue(at_once={"ingest.bulk": 1})
+    for _ in range(3):
+        bounded.put(item("ingest.bulk"))
+    bounded.get(timeout=0)
+    assert [bounded.get_nowait().message.queue_name for _ in range(2)] == ["ingest.bulk"] * 2
+    with pytest.raises(queue.Empty):
+        bounded.get_nowait()
 
 
 @pytest.fixture

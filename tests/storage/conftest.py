@@ -17,7 +17,8 @@ from app.domain.routing import Route
 from app.storage import destinations
 from app.storage.documents import IncomingDocument
 from app.storage.engine import make_engine, transaction
-from app.storage.ingest import Applied, Batch, apply
+from app.storage.ingest import ClassifiedChunk, apply
+from app.storage.receipts import ChunkCounts
 
 _seqs = itertools.count(1_700_000_000_000_000)
 
@@ -73,20 +74,24 @@ def store(engine: Engine):
         *documents: IncomingDocument,
         to: tuple[Destination, ...] = (),
         chunk_id: uuid.UUID | None = None,
+        batch_id: uuid.UUID | None = None,
         isolate: bool = False,
-    ) -> Applied | None:
-        batch = Batch(
+    ) -> ChunkCounts | None:
+        chunk = ClassifiedChunk(
             tenant_id=DEFAULT_TENANT,
             chunk_id=chunk_id or uuid.uuid4(),
             documents=list(documents),
             rejections=[],
+            batch_id=batch_id,
         )
         with transaction(engine) as connection:
-            return apply(
+            applied = apply(
                 connection,
-                batch,
+                DEFAULT_TENANT,
+                [chunk],
                 lambda _: [Route(one.id, "broadcast") for one in to],
                 isolate=isolate,
             )
+        return applied.counts.get(chunk.chunk_id)
 
     return run

@@ -43,7 +43,7 @@ def test_a_document_is_stored_with_its_prediction_and_fields(engine, make_docume
         prediction=Prediction("sci.space", 0.75, "m1"),
     )
     applied = store(document)
-    assert applied.counts.stored == 1
+    assert applied.stored == 1
     row = stored(engine, document.id)
     assert (row.content, row.category, row.confidence) == ("hello", "sci.space", 0.75)
     assert (row.topics, row.keys, row.attributes) == (["a.b"], None, {"n": [1, {"x": None}]})
@@ -54,7 +54,7 @@ def test_a_chunk_counts_once_however_often_it_is_delivered(
     engine, make_document, make_target, store
 ):
     target, document, chunk_id = make_target(), make_document(), uuid.uuid4()
-    assert store(document, to=(target,), chunk_id=chunk_id).counts.planned == 1
+    assert store(document, to=(target,), chunk_id=chunk_id).planned == 1
     assert store(document, to=(target,), chunk_id=chunk_id) is None
     assert states(engine, document.id) == ["pending"]
     with transaction(engine) as connection:
@@ -65,7 +65,7 @@ def test_the_higher_version_wins_whatever_the_order(engine, make_document, store
     one = uuid.uuid4()
     store(make_document("v2", id=one, version=2))
     applied = store(make_document("v1, later in the queue", id=one, version=1))
-    assert (applied.counts.stored, applied.counts.stale) == (0, 1)
+    assert (applied.stored, applied.stale) == (0, 1)
     assert stored(engine, one).content == "v2"
 
 
@@ -73,20 +73,20 @@ def test_without_versions_the_later_append_wins(engine, make_document, store):
     one = uuid.uuid4()
     first, second = make_document("first", id=one), make_document("second", id=one)
     store(second)
-    assert store(first).counts.stale == 1
+    assert store(first).stale == 1
     assert stored(engine, one).content == "second"
 
 
 def test_the_same_order_key_again_is_stale(make_document, store):
     document = make_document()
     store(document)
-    assert store(document).counts.stale == 1
+    assert store(document).stale == 1
 
 
 def test_an_unversioned_update_of_a_versioned_document_is_stale(engine, make_document, store):
     one = uuid.uuid4()
     store(make_document("v5", id=one, version=5))
-    assert store(make_document("no version", id=one)).counts.stale == 1
+    assert store(make_document("no version", id=one)).stale == 1
     assert stored(engine, one).content == "v5"
 
 
@@ -108,7 +108,7 @@ def test_the_same_id_twice_in_a_chunk_keeps_the_newest_with_what_the_older_sent(
     older = make_document("older", id=one, topics=["t"])
     newer = make_document("newer", id=one)
     applied = store(newer, make_document(), older)
-    assert (applied.counts.stored, applied.counts.stale) == (2, 1)
+    assert (applied.stored, applied.stale) == (2, 1)
     row = stored(engine, one)
     assert (row.content, row.topics, row.created_at) == ("newer", ["t"], older.created_at)
 
@@ -185,9 +185,9 @@ def test_a_deleted_document_stays_deleted_against_older_copies(
     with transaction(engine) as connection:
         assert documents.delete(connection, DEFAULT_TENANT, one)
     assert states(engine, one) == ["cancelled"]
-    assert store(older).counts.stale == 1
+    assert store(older).stale == 1
     assert stored(engine, one) is None
-    assert store(make_document("posted after the deletion", id=one)).counts.stored == 1
+    assert store(make_document("posted after the deletion", id=one)).stored == 1
 
 
 def test_an_upsert_that_waited_for_a_deletion_meets_its_tombstone(engine, make_document, store):
@@ -221,7 +221,7 @@ def test_a_document_that_postgres_refuses_is_set_aside_alone(engine, make_docume
         store(*chunk)
     assert is_unstorable(refused.value)
     applied = store(*chunk, isolate=True)
-    assert (applied.counts.stored, applied.counts.rejected) == (7, 1)
+    assert (applied.stored, applied.rejected) == (7, 1)
     (row,) = rows(engine, "SELECT document_id, reason, body FROM rejected_documents")
     assert row.document_id == bad.id
     assert row.reason.startswith("Postgres refused it (")

@@ -145,7 +145,7 @@ def add_destination(engine, key):
 def test_a_chunk_is_classified_in_one_call_stored_routed_and_rung(engine, make_parts):
     parts, rung = make_parts()
     target = add_destination(engine, "a")
-    ingest(parts, chunk("one", "two", "three"))
+    ingest(parts, [chunk("one", "two", "three")])
     assert parts.model.calls == [3]
     assert rung == [target.id]
     assert rows(engine, "SELECT category, count(*) FROM documents GROUP BY 1") == [("c", 3)]
@@ -154,9 +154,9 @@ def test_a_chunk_is_classified_in_one_call_stored_routed_and_rung(engine, make_p
 
 def test_a_new_destination_gets_the_next_chunk(engine, make_parts):
     parts, rung = make_parts()
-    ingest(parts, chunk("before"))
+    ingest(parts, [chunk("before")])
     target = add_destination(engine, "late")
-    ingest(parts, chunk("after"))
+    ingest(parts, [chunk("after")])
     assert rung == [target.id]
     assert rows(engine, "SELECT count(*) FROM deliveries") == [(1,)]
 
@@ -165,8 +165,8 @@ def test_a_chunk_that_comes_twice_is_applied_once_and_rings_again(engine, make_p
     parts, rung = make_parts()
     target = add_destination(engine, "a")
     one = chunk("text")
-    ingest(parts, one)
-    ingest(parts, one)
+    ingest(parts, [one])
+    ingest(parts, [one])
     assert rung == [target.id, target.id]
     assert parts.model.calls == [1]
     assert rows(engine, "SELECT tries, stored FROM receipts") == [(2, 1)]
@@ -181,7 +181,7 @@ def test_what_cannot_be_read_is_set_aside_and_the_rest_stored(engine, make_parts
         {"id": str(uuid.uuid4()), "content": "a\0"},
         {"id": str(uuid.uuid4()), "content": "a", "version": -3},
     ]
-    ingest(parts, chunk("good", *bad, "also good"))
+    ingest(parts, [chunk("good", *bad, "also good")])
     assert rows(engine, "SELECT count(*) FROM documents") == [(2,)]
     assert rows(engine, "SELECT count(*), count(DISTINCT body) FROM rejected_documents") == [(5, 5)]
     assert rows(engine, "SELECT stored, stale, rejected FROM receipts") == [(2, 0, 5)]
@@ -190,13 +190,13 @@ def test_what_cannot_be_read_is_set_aside_and_the_rest_stored(engine, make_parts
 def test_what_only_postgres_refuses_is_set_aside_as_well(engine, make_parts):
     parts, _ = make_parts()
     bad = {"id": str(uuid.uuid4()), "content": "a", "attributes": {"n": "\0"}}
-    ingest(parts, chunk("good", bad, "also good"))
+    ingest(parts, [chunk("good", bad, "also good")])
     assert rows(engine, "SELECT stored, rejected FROM receipts") == [(2, 1)]
 
 
 def test_without_a_model_documents_are_stored_unclassified(engine, make_parts):
     parts, _ = make_parts(model=FakeModel(usable=False))
-    ingest(parts, chunk("text"))
+    ingest(parts, [chunk("text")])
     assert rows(engine, "SELECT category, model_version FROM documents") == [(None, None)]
 
 
@@ -211,7 +211,7 @@ def test_a_ring_that_fails_fails_nothing(engine, make_parts):
 
     parts, _ = make_parts(ring=fail)
     add_destination(engine, "a")
-    ingest(parts, chunk("text"))
+    ingest(parts, [chunk("text")])
     assert rows(engine, "SELECT count(*) FROM documents") == [(1,)]
 
 
@@ -223,7 +223,7 @@ def test_while_postgres_is_away_the_chunk_waits(make_postgres, make_parts):
     engine = make_engine(server.url, application_name="test")
     parts, _ = make_parts(engine=engine)
     server.kill()
-    thread = threading.Thread(target=ingest, args=(parts, chunk("text")))
+    thread = threading.Thread(target=ingest, args=(parts, [chunk("text")]))
     thread.start()
     thread.join(0.5)
     assert thread.is_alive()
@@ -240,7 +240,7 @@ def test_stopping_while_postgres_is_away_gives_the_chunk_back(make_postgres, mak
     parts, _ = make_parts(engine=engine)
     parts.stopping.set()
     with pytest.raises(Stopping):
-        ingest(parts, chunk("text"))
+        ingest(parts, [chunk("text")])
     engine.dispose()
 
 
@@ -263,8 +263,8 @@ def test_from_the_second_try_poison_is_rejected_alone(engine, make_parts, poison
     parts, _ = make_parts(model=ModelHolder(poisonous), model_path=poisonous)
     one = chunk("a", "raises", "b")
     with pytest.raises(ValueError, match="no"):
-        ingest(parts, one)
-    ingest(parts, one)
+        ingest(parts, [one])
+    ingest(parts, [one])
     assert rows(engine, "SELECT tries, stored, rejected FROM receipts") == [(2, 2, 1)]
     ((reason,),) = rows(engine, "SELECT reason FROM rejected_documents")
     assert "ValueError" in reason
@@ -273,9 +273,12 @@ def test_from_the_second_try_poison_is_rejected_alone(engine, make_parts, poison
 def test_the_sweeper_rings_what_waits_and_takes_turns(engine, make_parts):
     parts, _ = make_parts()
     target = add_destination(engine, "a")
-    ingest(parts, chunk("text"))
+    ingest(parts, [chunk("text")])
     rung = []
-    sweepers = [Sweeper(engine, lambda _, ids: rung.extend(ids), lambda: 0) for _ in range(2)]
+    sweepers = [
+        Sweeper(engine, lambda _, ids: rung.extend(ids), lambda: 0, lambda _: None)
+        for _ in range(2)
+    ]
     for sweeper in sweepers:
         sweeper.look()
     assert rung == [target.id]

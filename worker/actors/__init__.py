@@ -22,10 +22,21 @@ def register_ingest(broker: dramatiq.Broker, ingest: Callable[[Chunk], None]) ->
     """Register the actor that takes chunks off the three lanes."""
 
     def ingest_chunk(
-        *, tenant_id: int, chunk_id: str, seq: int, documents: list[dict[str, Any]]
+        *,
+        tenant_id: int,
+        chunk_id: str,
+        seq: int,
+        documents: list[dict[str, Any]],
+        batch_id: str | None = None,
     ) -> None:
         ingest(
-            Chunk(tenant_id=tenant_id, chunk_id=uuid.UUID(chunk_id), seq=seq, documents=documents)
+            Chunk(
+                tenant_id=tenant_id,
+                chunk_id=uuid.UUID(chunk_id),
+                seq=seq,
+                documents=documents,
+                batch_id=uuid.UUID(batch_id) if batch_id else None,
+            )
         )
 
     dramatiq.actor(
