@@ -6,31 +6,15 @@ doing the same; it is described in OpenAPI by hand (``app/api/schema.py``).
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
-
-from pydantic import TypeAdapter, ValidationError
 from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 
-from app.api.errors import answer, pointer
-from app.api.problems import problem, request_id_of
-from app.domain.documents import DocumentInput, lane_of
-from app.domain.errors import DocyardError, InvalidInput, Violation
+from app.api.bodies import DUMP, BodyTooLarge, ClientGone, parse, read_body, too_large
+from app.api.errors import answer
+from app.domain.documents import lane_of
+from app.domain.errors import DocyardError
 from app.domain.identifiers import new_id
-from app.domain.text import json_faults
 from app.queue.intake import Intake
-
-ADAPTER = TypeAdapter(DocumentInput)
-DUMP = ADAPTER.serializer.to_json
-
-
-class BodyTooLarge(Exception):
-    """The body passes the limit; raised as soon as that is certain."""
-
-
-class ClientGone(Exception):
-    """The client left before its body was complete."""
 
 
 class PostDocument:
@@ -50,7 +34,7 @@ class PostDocument:
             elif name == b"content-length":
                 length = int(value)
         try:
-            body = await _read(receive, length, self._max_body_bytes)
+            body = await read_body(receive, length, self._max_body_bytes)
             document = parse(body)
             if document.id is None:
                 document.id = new_id()
@@ -60,11 +44,7 @@ class PostDocument:
             await answer(Request(scope), error)(scope, receive, send)
             return
         except BodyTooLarge:
-            sentence = f"A document may have {self._max_body_bytes} bytes."
-            request_id = request_id_of(Request(scope))
-            response = problem(413, "body_too_large", sentence, request_id=request_id)
-            # What is still to come of the body is not read.
-            response.headers["Connection"] = "close"
+            response = too_large(scope, f"A document may have {self._max_body_bytes} bytes.")
             await response(scope, receive, send)
             return
         except ClientGone:
@@ -79,54 +59,6 @@ class PostDocument:
         headers.append((b"content-length", str(len(encoded)).encode()))
         await send({"type": "http.response.start", "status": 202, "headers": headers})
         await send({"type": "http.response.body", "body": encoded})
-
-
-async def _read(receive: Receive, announced: int, most: int) -> bytes:
-    if announced > most:
-        raise BodyTooLarge
-    parts: list[bytes] = []
-    size, more = 0, True
-    while more:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise ClientGone
-        parts.append(message.get("body", b""))
-        size += len(parts[-1])
-        if size > most:
-            raise BodyTooLarge
-        more = message.get("more_body", False)
-    return parts[0] if len(parts) == 1 else b"".join(parts)
-
-
-def parse(body: bytes) -> DocumentInput:
-    """Validate a document.
-
-    Raises:
-        InvalidInput: names every place that is wrong.
-    """
-    try:
-        return ADAPTER.validate_json(body)
-    except ValidationError as error:
-        raise InvalidInput(_violations(body, error)) from None
-
-
-def _violations(body: bytes, error: ValidationError) -> Sequence[Violation]:
-    """Name the places; Pydantic's JSON parser knows only an offset, and our own checks a value."""
-    found = [
-        Violation(pointer(one["loc"]), one["msg"])
-        for one in error.errors(include_url=False, include_input=False, include_context=False)
-    ]
-    try:
-        faults = list(json_faults(json.loads(body)))
-    except (ValueError, RecursionError):
-        return found
-    exact = {fault.pointer for fault in faults}
-    coarse = [
-        one
-        for one in found
-        if one.pointer and not any(place.startswith(one.pointer) for place in exact)
-    ]
-    return [*faults, *coarse] or found
 
 
 def _wants_minimal(prefer: bytes) -> bool:

@@ -1,0 +1,116 @@
+"""Request bodies: read within their bounds, and read as documents."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+from pydantic import TypeAdapter, ValidationError
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope
+
+from app.api.errors import pointer
+from app.api.problems import problem, request_id_of
+from app.domain.documents import DocumentInput
+from app.domain.errors import InvalidInput, Violation
+from app.domain.identifiers import new_id
+from app.domain.text import json_faults
+
+ADAPTER = TypeAdapter(DocumentInput)
+DUMP = ADAPTER.serializer.to_json
+
+_KEPT_AS_SENT = {"content", "topics", "keys", "delivery", "attributes"}
+"""Fields whose JSON means the same before and after validation; numbers may come as text."""
+
+
+class BodyTooLarge(Exception):
+    """The body passes the limit; raised as soon as that is certain."""
+
+
+class ClientGone(Exception):
+    """The client left before its body was complete."""
+
+
+async def read_body(receive: Receive, announced: int, most: int) -> bytes:
+    """Return the whole body.
+
+    Args:
+        receive: of the request.
+        announced: its ``Content-Length``, 0 when it has none.
+        most: bytes that it may have.
+
+    Raises:
+        BodyTooLarge: as soon as that is certain; what is still to come is not read.
+        ClientGone: it will never be complete.
+    """
+    if announced > most:
+        raise BodyTooLarge
+    parts: list[bytes] = []
+    size, more = 0, True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGone
+        parts.append(message.get("body", b""))
+        size += len(parts[-1])
+        if size > most:
+            raise BodyTooLarge
+        more = message.get("more_body", False)
+    return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def too_large(scope: Scope, sentence: str) -> Response:
+    """Return the problem for a body that was not read to its end."""
+    request_id = request_id_of(Request(scope))
+    response = problem(413, "body_too_large", sentence, request_id=request_id)
+    # What is still to come of the body is not read.
+    response.headers["Connection"] = "close"
+    return response
+
+
+def parse(body: bytes) -> DocumentInput:
+    """Validate a document.
+
+    Raises:
+        InvalidInput: names every place that is wrong.
+    """
+    try:
+        return ADAPTER.validate_json(body)
+    except ValidationError as error:
+        raise InvalidInput(_violations(body, error)) from None
+
+
+def encode_with_id(document: DocumentInput, sent: bytes) -> bytes:
+    """Return the JSON to queue, and give the document an id if it has none.
+
+    Args:
+        document: as ``parse`` returned it.
+        sent: the JSON that it was parsed from; used as it is where that is the same.
+    """
+    if document.id is not None or not document.model_fields_set <= _KEPT_AS_SENT:
+        if document.id is None:
+            document.id = new_id()
+        return DUMP(document, exclude_unset=True)
+    document.id = new_id()
+    start = sent.index(b"{") + 1
+    return b'{"id":"%b",%b' % (str(document.id).encode(), sent[start:])
+
+
+def _violations(body: bytes, error: ValidationError) -> Sequence[Violation]:
+    """Name the places; Pydantic's JSON parser knows only an offset, and our own checks a value."""
+    found = [
+        Violation(pointer(one["loc"]), one["msg"])
+        for one in error.errors(include_url=False, include_input=False, include_context=False)
+    ]
+    try:
+        faults = list(json_faults(json.loads(body)))
+    except (ValueError, RecursionError):
+        return found
+    exact = {fault.pointer for fault in faults}
+    coarse = [
+        one
+        for one in found
+        if one.pointer and not any(place.startswith(one.pointer) for place in exact)
+    ]
+    return [*faults, *coarse] or found
