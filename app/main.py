@@ -11,7 +11,9 @@ from redis.exceptions import RedisError
 from starlette.routing import Route
 
 from app import __version__
-from app.api import access, destinations, documents, errors, health, schema
+from app.api import access, batches, destinations, documents, errors, health, schema
+from app.api.batches import PostBatch
+from app.api.bulk import PostBulk
 from app.api.intake import PostDocument
 from app.api.parts import Parts
 from app.queue.connection import connect_async
@@ -46,10 +48,12 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         telemetry={"tracing": False, "metrics": False, "logs": False, "operation_spans": False},
     )
     app.state.settings = settings
-    app.router.routes.insert(
-        0, Route("/documents", PostDocument(settings.max_body_bytes), methods=["POST"])
-    )
-    for module in (documents, destinations, health):
+    app.router.routes[:0] = [
+        Route("/documents", PostDocument(settings.max_body_bytes), methods=["POST"]),
+        Route("/documents/batch", PostBatch(), methods=["POST"]),
+        Route("/documents/bulk", PostBulk(settings), methods=["POST"]),
+    ]
+    for module in (documents, batches, destinations, health):
         app.include_router(module.router)
     app.add_middleware(access.Access, settings=settings)
     errors.install(app)

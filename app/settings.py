@@ -49,7 +49,9 @@ class Settings(BaseSettings):
     require_durability: Literal["always", "everysec"] | None = None
     """Refuse to start on a Redis that promises less."""
     max_body_bytes: Annotated[int, Field(ge=1024)] = 8 * 1024 * 1024
-    """Largest body of ``POST /documents``."""
+    """Largest body of ``POST /documents``, and longest line of ``POST /documents/bulk``."""
+    max_bulk_bytes: Annotated[int, Field(ge=1024)] = 64 * 1024**3
+    """Largest body of ``POST /documents/bulk``, inflated."""
     high_water_mark: Annotated[int, Field(ge=1)] = 500_000
     """Documents queued in a lane from which on the intake answers 503; half of it for bulk."""
 

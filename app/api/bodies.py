@@ -32,6 +32,11 @@ class ClientGone(Exception):
     """The client left before its body was complete."""
 
 
+def announced_length(scope: Scope) -> int:
+    """Return the request's ``Content-Length``, 0 when it has none."""
+    return next((int(value) for name, value in scope["headers"] if name == b"content-length"), 0)
+
+
 async def read_body(receive: Receive, announced: int, most: int) -> bytes:
     """Return the whole body.
 

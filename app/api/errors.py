@@ -21,8 +21,11 @@ LOG = structlog.get_logger(__name__)
 STATUS: dict[type[DocyardError], int] = {
     errors.DocyardError: 500,
     errors.InvalidInput: 422,
+    errors.BatchTooLong: 413,
     errors.DestinationUrlRefused: 422,
+    errors.EncodingUnsupported: 415,
     errors.NotFound: 404,
+    errors.BatchNotFound: 404,
     errors.DocumentNotFound: 404,
     errors.DestinationNotFound: 404,
     errors.Conflict: 409,

@@ -19,7 +19,7 @@ TYPES = "https://docyard.readthedocs.io/problems#"
 MAX_VIOLATIONS = 50
 
 
-def problem(
+def problem(  # noqa: PLR0913  (all but three may be left out)
     status: int,
     code: str,
     detail: str,
@@ -27,6 +27,7 @@ def problem(
     request_id: str,
     violations: Sequence[Violation] = (),
     headers: Mapping[str, str] | None = None,
+    members: Mapping[str, Any] | None = None,
 ) -> Response:
     """Return a problem document.
 
@@ -37,6 +38,7 @@ def problem(
         request_id: also in the log, where there is an entry.
         violations: the places at fault.
         headers: further response headers, such as ``Retry-After``.
+        members: further members of the document (RFC 9457, section 3.2).
     """
     body: dict[str, Any] = {
         "type": TYPES + code.replace("_", "-"),
@@ -45,6 +47,7 @@ def problem(
         "detail": detail,
         "code": code,
         "request_id": request_id,
+        **(members or {}),
     }
     if violations:
         body["errors"] = [

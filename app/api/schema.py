@@ -1,4 +1,4 @@
-"""OpenAPI: FastAPI's own description, with ``POST /documents`` added by hand.
+"""OpenAPI: FastAPI's own description, with the routes of the intake added by hand.
 
 ``python -m app openapi`` prints it; ``openapi.json`` holds it, and a test compares the two.
 """
@@ -10,6 +10,7 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
+from app.api.batches import MAX_BYTES, MAX_ELEMENTS
 from app.domain.documents import DocumentInput
 
 REFERENCES = "#/components/schemas/{model}"
@@ -38,6 +39,9 @@ def _describe(app: FastAPI) -> dict[str, Any]:
     accepted["description"] = "What was sent, with its id; without content if `return=minimal`."
     components["AcceptedDocument"] = accepted
     schema["paths"]["/documents"] = {"post": _post_document()}
+    schema["paths"]["/documents/batch"] = {"post": _post_batch()}
+    schema["paths"]["/documents/bulk"] = {"post": _post_bulk()}
+    components["BulkSummary"] = _bulk_summary()
     _replace_validation_errors(schema)
     # In a settled order, so that openapi.json changes only with the API.
     schema["paths"] = dict(sorted(schema["paths"].items()))
@@ -75,6 +79,139 @@ def _post_document() -> dict[str, Any]:
             "413": _problem_response("The body is too large."),
             "422": _problem_response("The document is not valid; nothing was queued."),
             "503": _problem_response("Not confirmed: send it again after `Retry-After`."),
+        },
+    }
+
+
+def _post_batch() -> dict[str, Any]:
+    documents = {
+        "type": "array",
+        "minItems": 1,
+        "maxItems": MAX_ELEMENTS,
+        "items": {"$ref": "#/components/schemas/DocumentInput"},
+    }
+    ids = {"type": "array", "items": {"type": "string", "format": "uuid"}}
+    answer = {
+        "type": "object",
+        "required": ["id", "accepted", "ids", "replaced"],
+        "properties": {
+            "id": {"type": "string", "format": "uuid", "description": "Of the batch."},
+            "accepted": {"type": "integer"},
+            "ids": {**ids, "description": "Of the documents, in their order."},
+            "replaced": {
+                "type": "array",
+                "items": {"type": "integer"},
+                "description": "Places of elements that a later one with the same id replaces.",
+            },
+        },
+    }
+    return {
+        "tags": ["batches"],
+        "summary": "Accept several documents, all or none",
+        "operationId": "post_batch",
+        "description": (
+            f"At most {MAX_ELEMENTS} elements and {MAX_BYTES} bytes; they are queued in one"
+            " append, or none is. Where an id comes twice, the last one wins (the highest"
+            " `version` if versions are given)."
+        ),
+        "requestBody": {"required": True, "content": {"application/json": {"schema": documents}}},
+        "responses": {
+            "202": {
+                "description": "All accepted.",
+                "content": {"application/json": {"schema": answer}},
+                "headers": {"Location": {"schema": {"type": "string"}}},
+            },
+            "413": _problem_response("Too many bytes or elements: use `/documents/bulk`."),
+            "422": _problem_response("An element is not valid; nothing was queued."),
+            "503": _problem_response("Not confirmed: send it again after `Retry-After`."),
+        },
+    }
+
+
+def _post_bulk() -> dict[str, Any]:
+    line = {"schema": {"$ref": "#/components/schemas/DocumentInput"}}
+    summary = {"schema": {"$ref": "#/components/schemas/BulkSummary"}}
+    return {
+        "tags": ["batches"],
+        "summary": "Accept a stream of documents, one per line",
+        "operationId": "post_bulk",
+        "description": (
+            "Newline-delimited JSON of any length, also with `Content-Encoding: gzip`. A line that"
+            " is not valid is refused alone; the others are taken. A full queue slows the upload"
+            " down instead of failing it. With `Accept: application/x-ndjson` each line's result"
+            " is answered as soon as it is certain (read while you write), and the summary comes"
+            " last."
+        ),
+        "parameters": [
+            {
+                "name": "on_error",
+                "in": "query",
+                "required": False,
+                "schema": {"type": "string", "enum": ["continue", "abort"], "default": "continue"},
+                "description": "`abort` ends the upload with the first line that is refused.",
+            },
+            {
+                "name": "id",
+                "in": "query",
+                "required": False,
+                "schema": {"type": "string", "format": "uuid"},
+                "description": (
+                    "Id of the batch, to look at `/batches/{id}` if the upload is cut off; the"
+                    " same again goes on counting."
+                ),
+            },
+        ],
+        "requestBody": {
+            "required": True,
+            "content": {"application/x-ndjson": line, "application/jsonl": line},
+        },
+        "responses": {
+            "200": {
+                "description": "A result line per line, then the summary.",
+                "content": {"application/x-ndjson": {"schema": {"type": "string"}}},
+            },
+            "202": {
+                "description": "The upload is complete.",
+                "content": {"application/json": summary},
+                "headers": {"Location": {"schema": {"type": "string"}}},
+            },
+            "400": _problem_response("The gzip stream is broken; the lines before were taken."),
+            "408": _problem_response("Nothing came for 30 s; what came before was taken."),
+            "413": _problem_response("Too many bytes; what came before was taken."),
+            "415": _problem_response("The encoding is not understood."),
+            "422": _problem_response("No line is valid, or one was not and `on_error=abort`."),
+            "503": _problem_response("The queue took nothing more for 30 s; go on behind `lines`."),
+        },
+    }
+
+
+def _bulk_summary() -> dict[str, Any]:
+    text = {"type": "string"}
+    error = {
+        "type": "object",
+        "required": ["line", "pointer", "code", "detail"],
+        "properties": {
+            "line": {"type": "integer"},
+            "pointer": text,
+            "code": text,
+            "detail": text,
+        },
+    }
+    return {
+        "title": "BulkSummary",
+        "description": "How far an upload came; a problem that ends one has the same members.",
+        "type": "object",
+        "required": ["id", "lines", "accepted", "rejected", "complete", "errors"],
+        "properties": {
+            "id": {"type": "string", "format": "uuid", "description": "Of the batch."},
+            "lines": {
+                "type": "integer",
+                "description": "Of these, all before them included, the result is certain.",
+            },
+            "accepted": {"type": "integer"},
+            "rejected": {"type": "integer"},
+            "complete": {"type": "boolean"},
+            "errors": {"type": "array", "items": error, "description": "The first 1,000."},
         },
     }
 

@@ -4,8 +4,11 @@
 
     DocyardError
     ├── InvalidInput                what was sent is wrong, with the places named
-    │   └── DestinationUrlRefused
+    │   ├── BatchTooLong
+    │   ├── DestinationUrlRefused
+    │   └── EncodingUnsupported
     ├── NotFound
+    │   ├── BatchNotFound
     │   ├── DocumentNotFound
     │   └── DestinationNotFound
     ├── Conflict
@@ -64,6 +67,22 @@ class InvalidInput(DocyardError):
         more = f" (and {len(self.violations) - 1} more)" if len(self.violations) > 1 else ""
         super().__init__(f"{first.detail}{place}{more}")
 
+    def within(self, pointer: str) -> InvalidInput:
+        """Return the same about a part that stands at ``pointer`` of what was sent."""
+        return InvalidInput(
+            [Violation(pointer + one.pointer, one.detail) for one in self.violations]
+        )
+
+
+class BatchTooLong(InvalidInput):
+    """An array has more elements than are queued at once."""
+
+    code = "batch_too_long"
+
+    def __init__(self, most: int) -> None:
+        sentence = f"A batch may have {most} elements; send more as NDJSON to /documents/bulk."
+        super().__init__([Violation("", sentence)])
+
 
 class DestinationUrlRefused(InvalidInput):
     """A destination's URL is not one that Docyard will call."""
@@ -72,6 +91,16 @@ class DestinationUrlRefused(InvalidInput):
 
     def __init__(self, reason: str) -> None:
         super().__init__([Violation("/url", reason)])
+
+
+class EncodingUnsupported(InvalidInput):
+    """A body is compressed in a way that is not understood."""
+
+    code = "encoding_unsupported"
+
+    def __init__(self, encoding: str) -> None:
+        sentence = f"Content-Encoding {encoding[:50]!r} is not understood; gzip is."
+        super().__init__([Violation("", sentence)])
 
 
 class NotFound(DocyardError):
@@ -91,6 +120,16 @@ class DocumentNotFound(NotFound):
             f"No document {document_id} is stored. If it was accepted a moment ago,"
             " it may still be queued."
         )
+
+
+class BatchNotFound(NotFound):
+    """Nothing is known of a batch under this id."""
+
+    code = "batch_not_found"
+
+    def __init__(self, batch_id: uuid.UUID) -> None:
+        self.batch_id = batch_id
+        super().__init__(f"No batch {batch_id} is known.")
 
 
 class DestinationNotFound(NotFound):

@@ -48,7 +48,7 @@ redis.call("hincrby", queued_key, lane, seq - first)
 if batch then
     redis.call("hincrby", batch, "accepted", seq - first)
     if batch_ends == "1" then
-        redis.call("hset", batch, "ended", 1)
+        redis.call("hset", batch, "ended", "complete")
     end
     redis.call("expire", batch, batch_seconds)
 end

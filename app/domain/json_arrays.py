@@ -1,0 +1,61 @@
+"""The elements of a JSON array, as the bytes that were sent.
+
+Elements are validated one by one afterwards, so this only finds where each begins and ends: it
+need not judge what is inside, and a 16 MiB array does not become Python objects all at once.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+# Possessive, so that a string which is never closed costs one pass and not many.
+_TOKEN = re.compile(rb'"(?:[^"\\]++|\\.)*+"|["\[\]{},]', re.DOTALL)
+_WHITESPACE = b" \t\r\n"
+
+
+class NotAnArray(ValueError):
+    """The text is not one JSON array; the message says where it ceases to be one."""
+
+
+def elements(text: bytes) -> Iterator[bytes]:
+    """Yield each element of an array, without the whitespace around it.
+
+    Raises:
+        NotAnArray: behind the elements that could be told apart.
+    """
+    opening = text.find(b"[")
+    if opening < 0 or text[:opening].strip(_WHITESPACE):
+        message = "A JSON array was expected."
+        raise NotAnArray(message)
+    depth, begin, count = 0, opening + 1, 0
+    for token in _TOKEN.finditer(text, opening):
+        kind = token[0]
+        if kind in (b"[", b"{"):
+            depth += 1
+        elif kind in (b"]", b"}"):
+            depth -= 1
+        elif kind == b'"':
+            message = f"The string that begins at byte {token.start()} has no end."
+            raise NotAnArray(message)
+        if depth == 0 or (depth == 1 and kind == b","):
+            element = text[begin : token.start()].strip(_WHITESPACE)
+            closes = depth == 0
+            if element or not closes or count:
+                if not element:
+                    message = f"Nothing stands between the commas before byte {token.start()}."
+                    raise NotAnArray(message)
+                yield element
+                count += 1
+            begin = token.end()
+            if closes:
+                _require_end(text, token)
+                return
+    message = "The array has no end."
+    raise NotAnArray(message)
+
+
+def _require_end(text: bytes, closing: re.Match[bytes]) -> None:
+    if closing[0] != b"]" or text[closing.end() :].strip(_WHITESPACE):
+        message = f"The array ends at byte {closing.start()}, and the text does not."
+        raise NotAnArray(message)
