@@ -22,7 +22,7 @@ from sqlalchemy import Engine
 from sqlmodel import Field, Session, SQLModel, create_engine
 
 from app.storage.engine import sqlalchemy_url
-from models.artifact import DEFAULT_PATH, MODEL_FILE
+from models.artifact import DEFAULT_PATH, load_pipeline
 
 
 class TutorialDocument(SQLModel, table=True):
@@ -51,9 +51,7 @@ def engine() -> Engine:
 @lru_cache(maxsize=1)
 def model() -> Any:
     """Return scikit-learn's pipeline."""
-    import joblib  # noqa: PLC0415  (not in the web process)
-
-    return joblib.load(DEFAULT_PATH / MODEL_FILE)
+    return load_pipeline(DEFAULT_PATH)
 
 
 def store(document_id: str, content: str) -> None:

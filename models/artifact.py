@@ -1,26 +1,37 @@
-"""The trained model on disk: a joblib file, and a manifest that vouches for it.
+"""The trained model on disk: its files, and a manifest that vouches for them by hash.
 
-joblib is pickle, which runs code: a file is loaded only when its hash is the manifest's.
+A linear model is kept as plain numbers and words: loading it runs no code, needs no scikit-learn,
+and its largest array is mapped into memory, where all ingest processes share it. Any other pipeline
+is kept by joblib, which is pickle and runs code: it is loaded only when its hash is the manifest's.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 from app.domain.errors import ModelUnusable
-from models.classifier import Classifier, LinearClassifier, PipelineClassifier
+from models.classifier import Classifier, LinearClassifier, LinearModel, PipelineClassifier
 
+T = TypeVar("T")
 DEFAULT_PATH = Path(__file__).parent / "artifact"
-FORMAT = 1
-MODEL_FILE = "model.joblib"
+FORMAT = 2
 MANIFEST_FILE = "manifest.json"
+PIPELINE_FILE = "pipeline.joblib"
+WORDS_FILE = "words.txt"
+ARRAY_FILES = {name: f"{name}.npy" for name in ("idf", "weights", "intercept")}
+LINEAR_FILES = frozenset({WORDS_FILE, *ARRAY_FILES.values()})
 LIBRARIES = ("scikit-learn", "numpy", "scipy", "joblib")
 RETRAIN = "Train it again with the installed versions: `python -m models.train --help`."
+RESTORE = "Restore the folder from where it comes from, or train it again."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,16 +40,16 @@ class Manifest:
 
     Attributes:
         name: given at training.
-        sha256: of the model file.
+        files: sha256 of each file.
         libraries: versions it was trained with.
-        labels: the categories.
+        labels: the categories, in the order of the model's classes.
         data: what it was trained on.
         scores: as measured at training.
         parameters: what was chosen; ``threshold`` is the confidence below which it is uncertain.
     """
 
     name: str
-    sha256: str
+    files: dict[str, str]
     libraries: dict[str, str]
     labels: list[str]
     data: dict[str, Any]
@@ -48,18 +59,25 @@ class Manifest:
 
     @property
     def version(self) -> str:
-        """Names the model in each prediction."""
-        return f"{self.name}-{self.sha256[:12]}"
+        """Names the model in each prediction: the same files, the same version."""
+        lines = "".join(f"{name} {digest}\n" for name, digest in sorted(self.files.items()))
+        return f"{self.name}-{hashlib.sha256(lines.encode()).hexdigest()[:12]}"
 
 
 def save(folder: Path, pipeline: Any, **facts: Any) -> Manifest:
     """Write a model and its manifest; the manifest last, so that a torn write is noticed."""
-    import joblib  # noqa: PLC0415  (slow; the worker imports this module early)
-
     folder.mkdir(parents=True, exist_ok=True)
-    file = folder / MODEL_FILE
-    joblib.dump(pipeline, file, compress=("zlib", 9))
-    manifest = Manifest(sha256=_hash(file), libraries=installed(), **facts)
+    labels = [str(label) for label in pipeline.classes_]
+    if is_linear(pipeline):
+        model = take_apart(pipeline)
+        names = _write_linear(folder, model)
+    else:
+        import joblib  # noqa: PLC0415  (slow; the worker imports this module early)
+
+        joblib.dump(pipeline, folder / PIPELINE_FILE, compress=("zlib", 9))
+        names = [PIPELINE_FILE]
+    files = {name: _hash(folder / name) for name in names}
+    manifest = Manifest(files=files, libraries=installed(), labels=labels, **facts)
     text = json.dumps(asdict(manifest), indent=2, ensure_ascii=False) + "\n"
     (folder / MANIFEST_FILE).write_text(text, encoding="utf-8")
     return manifest
@@ -91,26 +109,28 @@ def load(folder: Path) -> Classifier:
     """Load a trained model.
 
     Raises:
-        ModelUnusable: hash or versions do not fit; says what to do.
+        ModelUnusable: hashes or versions do not fit; says what to do.
     """
     manifest = read_manifest(folder)
-    file = folder / MODEL_FILE
-    try:
-        found = _hash(file)
-    except OSError as error:
-        reason = f"{MODEL_FILE} cannot be read ({error.strerror})"
-        raise ModelUnusable(folder, reason, RETRAIN) from None
-    if found != manifest.sha256:
-        reason = f"{MODEL_FILE} is not the file that its manifest vouches for (sha256 differs)"
-        remedy = "Restore both files from where they come from, or train it again."
-        raise ModelUnusable(folder, reason, remedy)
-    _require_versions(folder, manifest)
-    import joblib  # noqa: PLC0415  (slow; only when a model is loaded)
+    _require_hashes(folder, manifest)
+    if PIPELINE_FILE in manifest.files:
+        return PipelineClassifier(_read_pipeline(folder, manifest), manifest.version)
+    return _usable(
+        folder, lambda: LinearClassifier(_read_linear(folder, manifest), manifest.version)
+    )
 
-    pipeline = joblib.load(file)
-    if is_linear(pipeline):
-        return LinearClassifier(pipeline, manifest.version)
-    return PipelineClassifier(pipeline, manifest.version)
+
+def load_pipeline(folder: Path) -> Any:
+    """Load a model as scikit-learn's pipeline, to look into it or to compare with it.
+
+    Raises:
+        ModelUnusable: hashes or versions do not fit; says what to do.
+    """
+    manifest = read_manifest(folder)
+    _require_hashes(folder, manifest)
+    if PIPELINE_FILE in manifest.files:
+        return _read_pipeline(folder, manifest)
+    return put_together(_usable(folder, lambda: _read_linear(folder, manifest)))
 
 
 def installed() -> dict[str, str]:
@@ -139,6 +159,96 @@ def is_linear(pipeline: Any) -> bool:
     }
     parameters = steps[0][1].get_params()
     return all(parameters[name] == value for name, value in wanted.items())
+
+
+def take_apart(pipeline: Any) -> LinearModel:
+    """Return the numbers and words of a pipeline that ``is_linear``."""
+    vectorizer, linear = (step for _, step in pipeline.steps)
+    coef, intercept = linear.coef_, linear.intercept_
+    if len(linear.classes_) == 2:  # noqa: PLR2004  (scikit-learn keeps one row for two classes)
+        coef = np.vstack([np.zeros_like(coef), coef])
+        intercept = np.concatenate([np.zeros_like(intercept), intercept])
+    columns = vectorizer.vocabulary_
+    return LinearModel(
+        labels=tuple(str(label) for label in linear.classes_),
+        words=sorted(columns, key=columns.__getitem__),
+        idf=vectorizer.idf_.astype(np.float32),
+        weights=np.ascontiguousarray(coef.T, dtype=np.float32),
+        intercept=intercept.astype(np.float32),
+    )
+
+
+def put_together(model: LinearModel) -> Any:
+    """Return the scikit-learn pipeline of which a model is the numbers and words."""
+    from sklearn.feature_extraction.text import TfidfVectorizer  # noqa: PLC0415  (slow)
+    from sklearn.linear_model import LogisticRegression  # noqa: PLC0415  (likewise)
+    from sklearn.pipeline import make_pipeline  # noqa: PLC0415  (likewise)
+
+    vocabulary = {word: column for column, word in enumerate(model.words)}
+    vectorizer = TfidfVectorizer(vocabulary=vocabulary, sublinear_tf=True, dtype=np.float32)
+    vectorizer.idf_ = model.idf
+    linear = LogisticRegression()
+    linear.classes_ = np.array(model.labels)
+    linear.coef_ = np.asfortranarray(model.weights.T)
+    linear.intercept_ = model.intercept
+    if len(model.labels) == 2:  # noqa: PLR2004  (scikit-learn keeps one row for two classes)
+        linear.coef_ = linear.coef_[1:] - linear.coef_[:1]
+        linear.intercept_ = linear.intercept_[1:] - linear.intercept_[:1]
+    linear.n_features_in_ = len(model.words)
+    return make_pipeline(vectorizer, linear)
+
+
+def _write_linear(folder: Path, model: LinearModel) -> list[str]:
+    (folder / WORDS_FILE).write_text("\n".join(model.words), encoding="utf-8", newline="\n")
+    for name, file in ARRAY_FILES.items():
+        np.save(folder / file, getattr(model, name), allow_pickle=False)
+    return [WORDS_FILE, *ARRAY_FILES.values()]
+
+
+def _read_linear(folder: Path, manifest: Manifest) -> LinearModel:
+    def array(name: str) -> NDArray[np.float32]:
+        # Mapped, so that processes share it. Copied once, each would have 5 MB of its own.
+        found: NDArray[np.float32] = np.load(
+            folder / ARRAY_FILES[name], mmap_mode="r", allow_pickle=False
+        )
+        return found
+
+    words = (folder / WORDS_FILE).read_text(encoding="utf-8").split("\n")
+    return LinearModel(
+        labels=tuple(manifest.labels),
+        words=words if words != [""] else [],
+        **{name: array(name) for name in ARRAY_FILES},
+    )
+
+
+def _read_pipeline(folder: Path, manifest: Manifest) -> Any:
+    _require_versions(folder, manifest)
+    import joblib  # noqa: PLC0415  (slow; only when such a model is loaded)
+
+    return joblib.load(folder / PIPELINE_FILE)
+
+
+def _usable(folder: Path, read: Callable[[], T]) -> T:
+    try:
+        return read()
+    except (OSError, ValueError) as error:
+        raise ModelUnusable(folder, str(error), RESTORE) from None
+
+
+def _require_hashes(folder: Path, manifest: Manifest) -> None:
+    for name, expected in manifest.files.items():
+        if Path(name).name != name:
+            raise ModelUnusable(folder, f"its manifest names {name!r}, a file elsewhere", RESTORE)
+        try:
+            found = _hash(folder / name)
+        except OSError as error:
+            reason = f"{name} cannot be read ({error.strerror})"
+            raise ModelUnusable(folder, reason, RETRAIN) from None
+        if found != expected:
+            reason = f"{name} is not the file that its manifest vouches for (sha256 differs)"
+            raise ModelUnusable(folder, reason, RESTORE)
+    if PIPELINE_FILE not in manifest.files and not manifest.files.keys() >= LINEAR_FILES:
+        raise ModelUnusable(folder, "its manifest does not vouch for all its files", RESTORE)
 
 
 def _require_versions(folder: Path, manifest: Manifest) -> None:

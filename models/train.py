@@ -32,7 +32,6 @@ def train(source: str, out: Path, *, name: str) -> None:
     fitted = fit(learnt, typer.echo)
     facts = {
         "name": name,
-        "labels": [str(label) for label in fitted.pipeline.classes_],
         "data": {
             "source": Path(source).name,
             "train": len(learnt),

@@ -7,21 +7,34 @@ import json
 import lzma
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
-import joblib
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression, SGDClassifier
 from sklearn.pipeline import make_pipeline
 
 from app.domain.errors import ModelUnusable
-from models.artifact import DEFAULT_PATH, load, read_manifest, save
+from models.artifact import (
+    DEFAULT_PATH,
+    is_linear,
+    load,
+    load_pipeline,
+    put_together,
+    read_manifest,
+    save,
+    take_apart,
+)
 from models.classifier import LinearClassifier, PipelineClassifier
 from models.data import DataInvalid, Example, read_examples, require_labels, strip_message
 from models.evaluate import score, stripped
 from models.train import train
+from models.vocabulary import BLOCK_BYTES, WORD, Vocabulary
 
 PROJECT = Path(__file__).parents[2]
 OWN = PROJECT / "tests" / "data" / "texts.ndjson"
@@ -43,7 +56,7 @@ ODD = [
 
 @pytest.fixture(scope="module")
 def shipped():
-    return load(DEFAULT_PATH), joblib.load(DEFAULT_PATH / "model.joblib")
+    return load(DEFAULT_PATH), load_pipeline(DEFAULT_PATH)
 
 
 def own_texts():
@@ -116,7 +129,7 @@ def test_a_model_of_ones_own_classifies_like_its_pipeline(tmp_path, capsys, labe
     assert isinstance(classifier, LinearClassifier)
     assert len(classifier.labels) == labels
     texts = [*ODD, *own_texts()]
-    expected = joblib.load(out / "model.joblib").predict_proba(texts)
+    expected = load_pipeline(out).predict_proba(texts)
     assert np.abs(classifier.probabilities(texts) - expected).max() < 1e-5
     (prediction,) = classifier.classify(["please refund my payment and send the invoice"])
     assert prediction.category == "billing"
@@ -145,18 +158,19 @@ def test_any_other_pipeline_is_used_as_it_is(tmp_path):
     pipeline = make_pipeline(
         TfidfVectorizer(ngram_range=(1, 2)), SGDClassifier(loss="log_loss", random_state=0)
     ).fit(["pay the invoice", "it crashed"], ["billing", "technical"])
-    save(tmp_path, pipeline, name="other", labels=[], data={}, scores={}, parameters={})
+    save(tmp_path, pipeline, name="other", data={}, scores={}, parameters={})
     classifier = load(tmp_path)
     assert isinstance(classifier, PipelineClassifier)
     assert classifier.classify(["invoice"])[0].category == "billing"
     bigrams = make_pipeline(TfidfVectorizer(), LogisticRegression())
     bigrams.fit(["pay the invoice", "it crashed"], ["billing", "technical"])
-    save(tmp_path, bigrams, name="other", labels=[], data={}, scores={}, parameters={})
+    save(tmp_path, bigrams, name="other", data={}, scores={}, parameters={})
     assert isinstance(load(tmp_path), PipelineClassifier), "no sublinear tf: not our form"
 
 
 def _damage_model(folder):
-    with (folder / "model.joblib").open("ab") as file:
+    with (folder / "weights.npy").open("r+b") as file:
+        file.seek(1_000)
         file.write(b"x")
 
 
@@ -172,12 +186,15 @@ def _change(**fields):
     ("damage", "reason"),
     [
         (_damage_model, "sha256"),
-        (_change(libraries={"scikit-learn": "0.1.0"}), "trained with scikit-learn 0.1.0"),
+        (_change(files={"words.txt": "0"}), "words.txt is not the file"),
+        (_change(files={}), "does not vouch for all its files"),
+        (_change(files={"../words.txt": "0"}), "a file elsewhere"),
+        (_change(labels=["a", "b"]), "arrays do not fit together"),
         (_change(format=99), "format is 99"),
         (lambda folder: (folder / "manifest.json").write_text("{"), "cannot be read"),
         (lambda folder: (folder / "manifest.json").write_text("{}"), "cannot be read"),
         (lambda folder: (folder / "manifest.json").unlink(), "has no manifest"),
-        (lambda folder: (folder / "model.joblib").unlink(), "cannot be read"),
+        (lambda folder: (folder / "weights.npy").unlink(), "cannot be read"),
     ],
 )
 def test_a_model_that_does_not_fit_is_refused_with_what_to_do(tmp_path, damage, reason):
@@ -187,6 +204,72 @@ def test_a_model_that_does_not_fit_is_refused_with_what_to_do(tmp_path, damage, 
     with pytest.raises(ModelUnusable, match=reason) as refused:
         load(folder)
     assert refused.value.remedy in str(refused.value)
+
+
+def test_a_pipeline_of_other_versions_is_refused_with_what_to_install(tmp_path):
+    pipeline = make_pipeline(TfidfVectorizer(), SGDClassifier(loss="log_loss"))
+    pipeline.fit(["pay the invoice", "it crashed"], ["billing", "technical"])
+    save(tmp_path, pipeline, name="other", data={}, scores={}, parameters={})
+    _change(libraries={"scikit-learn": "0.1.0"})(tmp_path)
+    with pytest.raises(ModelUnusable, match=r"trained with scikit-learn 0\.1\.0") as refused:
+        load(tmp_path)
+    assert "Install scikit-learn==0.1.0" in refused.value.remedy
+
+
+def test_a_linear_model_is_loaded_without_scikit_learn():
+    program = (
+        "import sys\n"
+        "from models.artifact import DEFAULT_PATH, load\n"
+        "assert load(DEFAULT_PATH).classify(['The shuttle reached orbit.'])\n"
+        "heavy = {'sklearn', 'scipy', 'joblib'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, cwd=PROJECT)
+
+
+@pytest.mark.parametrize("labels", [2, 3])
+def test_a_pipeline_taken_apart_is_the_same_put_together(labels):
+    texts = [f"{word} and more {word}s" for word in ("space", "hockey", "crypt")[:labels]]
+    pipeline = make_pipeline(TfidfVectorizer(sublinear_tf=True), LogisticRegression())
+    pipeline.fit(texts, [str(number) for number in range(labels)])
+    assert is_linear(pipeline)
+    again = put_together(take_apart(pipeline))
+    expected = pipeline.predict_proba([*texts, *ODD])
+    assert np.abs(again.predict_proba([*texts, *ODD]) - expected).max() < 1e-6
+
+
+WORDS = st.text(alphabet="abz09_é中ß", min_size=2, max_size=12)
+
+
+@given(
+    st.lists(WORDS, unique=True, max_size=40),
+    st.lists(st.text(alphabet="abz09_é中ß .,A\n"), max_size=8),
+)
+def test_words_are_found_as_a_dictionary_finds_them(words, texts):
+    known = {word: column for column, word in enumerate(words)}
+    texts = [*texts, " ".join(words)]
+    expected = [
+        (row, known[word])
+        for row, text in enumerate(texts)
+        for word in WORD.findall(text.lower())
+        if word in known
+    ]
+    rows, columns = Vocabulary(words).look_up(texts)
+    assert list(zip(rows.tolist(), columns.tolist(), strict=True)) == expected
+
+
+@pytest.mark.parametrize("length", [BLOCK_BYTES - 1, BLOCK_BYTES, BLOCK_BYTES + 1, 3 * BLOCK_BYTES])
+def test_texts_of_any_length_are_cut_between_words(length):
+    filler = "filler " * (length // 7 + 1)
+    texts = ["space", filler[: length - 6] + " space", "", filler[:length], "orbit space"]
+    rows, columns = Vocabulary(["space", "orbit"]).look_up(texts)
+    assert rows.tolist() == [0, 1, 4, 4]
+    assert columns.tolist() == [0, 0, 1, 0]
+
+
+def test_a_vocabulary_has_each_word_once():
+    with pytest.raises(ValueError, match="same"):
+        Vocabulary(["orbit", "orbit"])
 
 
 def test_the_shipped_model_is_small_and_its_manifest_promises_enough():

@@ -63,7 +63,6 @@ def poisonous(tmp_path, monkeypatch):
         folder,
         poisonous_model.Model(),
         name="poison",
-        labels=[],
         data={},
         scores={},
         parameters={},
