@@ -10,9 +10,9 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 import orjson
-from sqlalchemy import Connection, bindparam, case, func, literal_column, text, tuple_
-from sqlalchemy import types as satypes
-from sqlalchemy.dialects.postgresql import ARRAY, insert
+from sqlalchemy import Connection, case, func, literal_column, text, tuple_
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.sql import select
 
 from app.domain.documents import OrderKey
@@ -74,23 +74,21 @@ class Winner(NamedTuple):
 OPTIONAL = ("topics", "keys", "delivery", "priority", "attributes")
 """Fields that an update which does not send them leaves as they are."""
 
+DIALECT = postgresql.dialect()  # type: ignore[no-untyped-call]  # SQLAlchemy's is not annotated
 COLUMNS = tuple(
     name
     for name in TABLE.columns.keys()  # noqa: SIM118  (a ColumnCollection, not a dict)
 )
 
 
-def _as_sent(name: str) -> satypes.TypeEngine[Any]:
-    """Type of a column's array parameter: JSON travels as text, one string per row."""
-    kind: satypes.TypeEngine[Any] = TABLE.c[name].type
-    return satypes.Text() if isinstance(kind, satypes.JSON) else kind
-
-
 def _make_upsert() -> Any:
-    rows = (
-        func.unnest(*(bindparam(name, type_=ARRAY(_as_sent(name))) for name in COLUMNS))
-        .table_valued(*COLUMNS, name="incoming")
-        .render_derived()
+    # Rows travel as one JSON text. As an array per column they cost five times as much here, where
+    # psycopg escapes each element in Python, and no less in Postgres.
+    described = ", ".join(f"{name} {TABLE.c[name].type.compile(DIALECT)}" for name in COLUMNS)
+    rows: Any = (
+        text(f"SELECT * FROM json_to_recordset(CAST(:documents AS json)) AS x ({described})")  # noqa: S608  (columns of ours)
+        .columns(*(TABLE.c[name] for name in COLUMNS))
+        .subquery("incoming")
     )
     deleted: Any = (
         select(literal_column("1"))
@@ -100,7 +98,7 @@ def _make_upsert() -> Any:
     )
     # Locks are taken in key order; without it four writers deadlocked in 103 of 240 statements.
     source = (
-        select(*(rows.c[name].cast(TABLE.c[name].type) for name in COLUMNS))
+        select(*(rows.c[name] for name in COLUMNS))
         .where(~deleted.exists())
         .order_by(rows.c.tenant_id, rows.c.id)
     )
@@ -132,11 +130,8 @@ def upsert(connection: Connection, documents: Sequence[IncomingDocument]) -> lis
     """
     if not documents:
         return []
-    parameters: dict[str, list[Any]] = {name: [] for name in COLUMNS}
-    for document in documents:
-        for name, value in _row(document).items():
-            parameters[name].append(value)
-    return [Winner(*row) for row in connection.execute(UPSERT, parameters)]
+    rows = orjson.dumps([_row(document) for document in documents]).decode()
+    return [Winner(*row) for row in connection.execute(UPSERT, {"documents": rows})]
 
 
 def _row(document: IncomingDocument) -> dict[str, Any]:
@@ -147,21 +142,17 @@ def _row(document: IncomingDocument) -> dict[str, Any]:
         "version": document.version,
         "seq": document.seq,
         "content": document.content,
-        "topics": _json(document.topics),
-        "keys": _json(document.keys),
+        "topics": document.topics,
+        "keys": document.keys,
         "delivery": document.delivery,
         "priority": document.priority,
-        "attributes": _json(document.attributes),
+        "attributes": document.attributes,
         "category": prediction.category if prediction else None,
         "confidence": prediction.confidence if prediction else None,
         "model_version": prediction.model_version if prediction else None,
         "created_at": document.created_at,
         "updated_at": document.updated_at,
     }
-
-
-def _json(value: Any) -> str | None:
-    return None if value is None else orjson.dumps(value).decode()
 
 
 def get(connection: Connection, tenant_id: int, document_id: uuid.UUID) -> Document | None:
