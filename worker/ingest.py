@@ -142,7 +142,6 @@ def _incoming(tenant_id: int, seq: int, fields: dict[str, Any]) -> IncomingDocum
         attributes=fields.get("attributes"),
         created_at=taken_at,
         updated_at=taken_at,
-        prediction=None,
     )
 
 
@@ -179,7 +178,8 @@ def _with_predictions(
                 )
             )
         else:
-            documents.append(replace(document, prediction=answer))
+            document.prediction = answer
+            documents.append(document)
     return replace(chunk, documents=documents, rejections=rejections)
 
 

@@ -26,15 +26,14 @@ TABLE = Document.__table__  # type: ignore[attr-defined]  # SQLModel sets it on 
 TOMBSTONES = Tombstone.__table__  # type: ignore[attr-defined]  # likewise
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class IncomingDocument:
     """A classified document on its way into the table. None in a field: it was not sent.
 
     Attributes:
-        attributes: JSON text, because ``unnest`` flattens nested arrays; topics and keys likewise
-            become text on their way.
         created_at: when Redis took it; kept from the first version that is stored.
         updated_at: when Redis took the newest version.
+        prediction: set once the chunk has been classified; None where there is no model.
     """
 
     tenant_id: int
@@ -49,7 +48,7 @@ class IncomingDocument:
     attributes: dict[str, Any] | None
     created_at: datetime
     updated_at: datetime
-    prediction: Prediction | None
+    prediction: Prediction | None = None
 
     @property
     def order_key(self) -> OrderKey:
