@@ -63,7 +63,12 @@ class Settings(BaseSettings):
     """How long a destination stays with a delivery process that has gone silent."""
 
     model_path: Path = DEFAULT_MODEL_PATH
-    ingest_processes: Annotated[int, Field(ge=0, le=64)] = 1
+    worker_min: Annotated[int, Field(ge=1, le=64)] = 1
+    """Ingest processes that are always there."""
+    worker_max: Annotated[int, Field(ge=1, le=64)] | None = None
+    """Most ingest processes; None: what cores and memory allow."""
+    ingest_processes: Annotated[int, Field(ge=0, le=64)] | None = None
+    """A fixed number of ingest processes, whatever the queue; None: as the queue asks."""
     delivery_processes: Annotated[int, Field(ge=0, le=64)] = 1
     worker_threads: Annotated[int, Field(ge=1, le=32)] = 8
     """Chunks that an ingest process holds at a time; small ones share a transaction."""
@@ -98,6 +103,13 @@ class Settings(BaseSettings):
     @classmethod
     def _not_blank(cls, key: str | None) -> str | None:
         return key.strip() or None if key else None
+
+    @model_validator(mode="after")
+    def _bounds_in_order(self) -> Self:
+        if self.worker_max is not None and self.worker_max < self.worker_min:
+            message = "WORKER_MAX is less than WORKER_MIN"
+            raise ValueError(message)
+        return self
 
     @model_validator(mode="after")
     def _redis_present(self) -> Self:

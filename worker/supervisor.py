@@ -1,5 +1,7 @@
 """``python -m app worker``: starts the children, restarts what dies, stops all in good time.
 
+The number of ingest processes follows the queue (``worker/scaling.py``).
+
 Ingest and delivery are separate processes: a tokenizing thread beside the pump cut its loop from
 139,855 to 3,554 round trips a second (design, section 3).
 
@@ -16,12 +18,19 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import FrameType
 from typing import Literal
 
 import structlog
+
+from app.queue.connection import connect
+from app.queue.depth import oldest_seconds
+from app.queue.names import LANES
+from app.settings import Settings, environment_with
+from worker.scaling import QueueAge, Scaler
+from worker.sizing import most_ingest_processes, this_machine
 
 LOG = structlog.get_logger(__name__)
 
@@ -54,6 +63,7 @@ class Child:
     started_at: float = 0.0
     pause_seconds: float = FIRST_PAUSE_SECONDS
     start_at: float = 0.0
+    stop_by: float = 0.0
     command: Sequence[str] = field(default=())
 
     @property
@@ -65,12 +75,19 @@ class Child:
 class Supervisor:
     """Keeps the wanted number of children alive until it is told to stop."""
 
-    def __init__(self, wanted: Mapping[Kind, int], environment: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        wanted: Mapping[Kind, int],
+        environment: Mapping[str, str],
+        scale_ingest: Callable[[float], int] | None = None,
+    ) -> None:
         """Plan the children.
 
         Args:
-            wanted: how many of each kind.
+            wanted: how many of each kind, at first.
             environment: for the children; carries the settings.
+            scale_ingest: says at a time how many ingest processes there should be; left out, it
+                stays as it begins.
         """
         self._reading_end, self._writing_end = os.pipe()
         os.set_inheritable(self._writing_end, False)  # noqa: FBT003  (the call's only form)
@@ -86,6 +103,8 @@ class Supervisor:
             for kind in KINDS
             for number in range(1, wanted.get(kind, 0) + 1)
         ]
+        self._leaving: list[Child] = []
+        self._scale_ingest = scale_ingest
         self._stopping = threading.Event()
 
     def run(self) -> int:
@@ -94,14 +113,37 @@ class Supervisor:
             signal.signal(number, self._on_signal)
         while not self._stopping.is_set():
             now = time.monotonic()
+            if self._scale_ingest is not None:
+                self._scale("ingest", self._scale_ingest(now), now)
             for child in self._children:
                 self._look_after(child, now)
+            self._leaving = [child for child in self._leaving if not self._has_left(child, now)]
             self._stopping.wait(0.2)
         return self._stop()
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
         LOG.info("worker.stopping", signal=signal.Signals(number).name)
         self._stopping.set()
+
+    def _scale(self, kind: Kind, wanted: int, now: float) -> None:
+        running = [child for child in self._children if child.kind == kind]
+        for number in range(len(running) + 1, wanted + 1):
+            LOG.info("child.added", kind=kind, number=number)
+            self._children.append(Child(kind=kind, number=number, command=child_command(kind)))
+        for child in running[wanted:]:
+            LOG.info("child.let_go", child=child.name)
+            self._children.remove(child)
+            if child.process is not None:
+                child.process.terminate()
+                child.stop_by = now + STOP_SECONDS
+                self._leaving.append(child)
+
+    def _has_left(self, child: Child, now: float) -> bool:
+        assert child.process is not None  # noqa: S101  (it was running when it was let go)
+        if child.process.poll() is None and now > child.stop_by:
+            LOG.warning("child.killed", pid=child.process.pid, after_seconds=STOP_SECONDS)
+            child.process.kill()
+        return child.process.poll() is not None
 
     def _look_after(self, child: Child, now: float) -> None:
         if child.process is not None:
@@ -126,7 +168,8 @@ class Supervisor:
             LOG.info("child.started", child=child.name, pid=child.process.pid)
 
     def _stop(self) -> int:
-        running = [child.process for child in self._children if child.process is not None]
+        children = [*self._children, *self._leaving]
+        running = [child.process for child in children if child.process is not None]
         for process in running:
             process.terminate()
         deadline = time.monotonic() + STOP_SECONDS
@@ -147,3 +190,40 @@ class Supervisor:
 def child_command(kind: Kind) -> list[str]:
     """Return the command that runs a child."""
     return [sys.executable, "-m", "worker.child", kind]
+
+
+def supervisor(settings: Settings, only: str | None = None) -> Supervisor:
+    """Return the supervisor that settings and machine ask for.
+
+    Args:
+        settings: of this process; the children get the same.
+        only: one kind of process, None for all.
+    """
+    wanted: dict[Kind, int] = {}
+    if only in {None, "delivery"}:
+        wanted["delivery"] = settings.delivery_processes
+    scale: Callable[[float], int] | None = None
+    if only in {None, "ingest"}:
+        if settings.ingest_processes is None:
+            scale = _follow_queue(settings, wanted.get("delivery", 0))
+        wanted["ingest"] = settings.ingest_processes or (
+            0 if scale is None else settings.worker_min
+        )
+    return Supervisor(wanted, environment_with(settings), scale)
+
+
+def _follow_queue(settings: Settings, delivery_processes: int) -> Callable[[float], int]:
+    machine = this_machine()
+    most = settings.worker_max or most_ingest_processes(machine, delivery_processes)
+    LOG.info(
+        "worker.size",
+        cores=machine.cores,
+        memory_mb=machine.memory >> 20,
+        ingest_min=settings.worker_min,
+        ingest_max=max(most, settings.worker_min),
+    )
+    client = connect(settings.queue_url, verify_tls=settings.redis_tls_verify, most_connections=1)
+    age = QueueAge(lambda: oldest_seconds(client, settings.redis_namespace, LANES))
+    age.start()
+    scaler = Scaler(settings.worker_min, most)
+    return lambda now: scaler.look(now, age.seconds)

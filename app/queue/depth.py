@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+import redis
 import redis.asyncio
 
 from app.queue.names import Keys
@@ -47,6 +48,20 @@ async def depths(client: redis.asyncio.Redis, namespace: str, queues: Iterable[s
         )
         for queue in names
     ]
+
+
+def oldest_seconds(client: redis.Redis, namespace: str, queues: Iterable[str]) -> float | None:
+    """Return the age of the oldest message that waits in any of the queues, None if none does.
+
+    Raises:
+        redis.RedisError: Redis did not say.
+    """
+    keys = Keys(namespace)
+    with client.pipeline(transaction=False) as pipeline:
+        for queue in queues:
+            pipeline.lindex(keys.ids(queue), 0)
+        ages = [_age(head) for head in pipeline.execute()]
+    return max((age for age in ages if age is not None), default=None)
 
 
 def _age(head: bytes | None) -> float | None:
