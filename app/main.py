@@ -7,15 +7,19 @@ from contextlib import asynccontextmanager
 
 import structlog
 from fastapi import FastAPI
+from pydantic import BaseModel
 from redis.exceptions import RedisError
 from starlette.routing import Route
 
 from app import __version__
 from app.api import access, batches, destinations, documents, errors, health, schema
-from app.api.batches import PostBatch
+from app.api.arrays import PostArray, accepted
+from app.api.batches import read_document
 from app.api.bulk import PostBulk
+from app.api.events import EventReader, PostEvent, batch_ok
 from app.api.intake import PostDocument
 from app.api.parts import Parts
+from app.extensions import load_class
 from app.queue.connection import connect_async
 from app.queue.durability import read_durability, require
 from app.queue.intake import Intake, IntakeLimits, high_water_marks
@@ -48,10 +52,15 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         telemetry={"tracing": False, "metrics": False, "logs": False, "operation_spans": False},
     )
     app.state.settings = settings
+    read_event = EventReader(
+        load_class("EVENT_MODEL", settings.event_model, BaseModel) if settings.event_model else None
+    )
     app.router.routes[:0] = [
         Route("/documents", PostDocument(settings.max_body_bytes), methods=["POST"]),
-        Route("/documents/batch", PostBatch(), methods=["POST"]),
+        Route("/documents/batch", PostArray(read_document, accepted), methods=["POST"]),
         Route("/documents/bulk", PostBulk(settings), methods=["POST"]),
+        Route("/v1/event", PostEvent(read_event, settings.max_body_bytes), methods=["POST"]),
+        Route("/v1/batch", PostArray(read_event, batch_ok), methods=["POST"]),
     ]
     for module in (documents, batches, destinations, health):
         app.include_router(module.router)

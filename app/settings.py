@@ -62,6 +62,9 @@ class Settings(BaseSettings):
     lease_seconds: Annotated[float, Field(gt=0)] = 15.0
     """How long a destination stays with a delivery process that has gone silent."""
 
+    event_model: str | None = None
+    """``package.module:Class``: a Pydantic model that events of ``/v1/event`` must fit."""
+
     model_path: Path = DEFAULT_MODEL_PATH
     worker_min: Annotated[int, Field(ge=1, le=64)] = 1
     """Ingest processes that are always there."""

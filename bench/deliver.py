@@ -45,7 +45,7 @@ from app.storage.engine import make_engine, transaction
 from app.storage.ingest import ClassifiedChunk, apply
 from app.storage.migrate import migrate
 from bench import counting_receiver
-from worker.attempts import body_of
+from worker.attempts import payload_of
 from worker.deliver import DeliveryResources, deliver
 from worker.outbox import CONNECTIONS
 from worker.pump import Pump, PumpOptions
@@ -107,7 +107,7 @@ def run_bare(database_url: str, destination: Destination) -> None:
             max_rows=10**6,
             max_bytes=10**10,
         )
-    bodies = [body_of(due) for due in page.fresh]
+    bodies = [payload_of(due, "envelope").body for due in page.fresh]
     engine.dispose()
     uvloop.run(_send_all(destination.url, bodies))
 

@@ -17,7 +17,8 @@ from app.domain.deliveries import (
     RetryPolicy,
     next_step,
 )
-from app.domain.envelopes import DocumentData, document_classified, webhook_id
+from app.domain.destinations import Body
+from app.domain.envelopes import DocumentData, Payload, document_classified, raw, webhook_id
 from app.storage.deliveries import DeliveryResult, DueDelivery
 from worker.sender import Sender, Target, clean
 
@@ -54,13 +55,13 @@ class Attempts:
     async def make(self, due: DueDelivery, target: Target) -> Attempted:
         """Send a delivery once; never raises but when it is cancelled."""
         try:
-            body = body_of(due)
+            payload = payload_of(due, target.body)
         except (orjson.JSONEncodeError, ValueError, RecursionError) as error:
             outcome = Outcome(kind=OutcomeKind.PERMANENT, error=clean(f"no JSON: {error}"))
         else:
             key = due.key
             outcome = await self._sender.send(
-                target, webhook_id(key.document_id, key.seq, key.generation), body
+                target, webhook_id(key.document_id, key.seq, key.generation), payload
             )
         now = self._now()
         attempts = due.attempts + 1
@@ -108,8 +109,10 @@ class Attempts:
         )
 
 
-def body_of(due: DueDelivery) -> bytes:
-    """Return the body of a delivery: the same for every attempt at the same content."""
+def payload_of(due: DueDelivery, body: Body) -> Payload:
+    """Return what a delivery carries: the same for every attempt at the same content."""
+    if body == "raw":
+        return raw(due.content)
     data = DocumentData(
         id=due.key.document_id,
         version=due.version,

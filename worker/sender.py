@@ -20,7 +20,8 @@ from app import __version__
 from app.domain.addresses import Network
 from app.domain.backoff import parse_retry_after
 from app.domain.deliveries import Outcome, OutcomeKind, classify_response
-from app.domain.destinations import Destination
+from app.domain.destinations import Body, Destination
+from app.domain.envelopes import Payload
 from app.domain.signing import (
     ID_HEADER,
     SIGNATURE_HEADER,
@@ -39,7 +40,6 @@ EXCERPT_CAP = 2 * 1024
 ERROR_CAP = 500
 
 _HEADERS = (
-    "Content-Type: application/json\r\n"
     f"User-Agent: Docyard/{__version__}\r\n"
     "Accept: */*\r\n"
     # A compressed answer saves nothing, since little of it is read.
@@ -59,6 +59,7 @@ class Target:
     head: str
     key: bytes
     timeout_seconds: float
+    body: Body
 
     @classmethod
     def of(cls, destination: Destination) -> Self:
@@ -71,13 +72,16 @@ class Target:
             + _HEADERS,
             key=decode_secret(destination.secret),
             timeout_seconds=destination.timeout_seconds,
+            body=destination.body,
         )
 
-    def request(self, webhook_id: str, timestamp: int, body: bytes) -> bytes:
+    def request(self, webhook_id: str, timestamp: int, payload: Payload) -> bytes:
         """Return the bytes of a signed request."""
+        body, content_type = payload
         signature = sign_with_key(self.key, webhook_id, timestamp, body)
         head = (
-            f"{self.head}{ID_HEADER}: {webhook_id}\r\n{TIMESTAMP_HEADER}: {timestamp}\r\n"
+            f"{self.head}Content-Type: {content_type}\r\n"
+            f"{ID_HEADER}: {webhook_id}\r\n{TIMESTAMP_HEADER}: {timestamp}\r\n"
             f"{SIGNATURE_HEADER}: {signature}\r\nContent-Length: {len(body)}\r\n\r\n"
         )
         return head.encode() + body
@@ -111,14 +115,14 @@ class Sender:
         await self._connections.close()
         await self._resolver.close()
 
-    async def send(self, target: Target, webhook_id: str, body: bytes) -> Outcome:
-        """POST a body, signed for this moment; every end is an outcome.
+    async def send(self, target: Target, webhook_id: str, payload: Payload) -> Outcome:
+        """POST a payload, signed for this moment; every end is an outcome.
 
         The destination's timeout covers the whole, from the look-up of the name to the last byte
         that is read of the answer.
         """
         began_at = self._loop.time()
-        request = target.request(webhook_id, int(time.time()), body)
+        request = target.request(webhook_id, int(time.time()), payload)
         try:
             answer = await self._exchange(target, request, began_at + target.timeout_seconds)
         except OSError as error:

@@ -102,12 +102,17 @@ def encode_with_id(document: DocumentInput, sent: bytes) -> bytes:
     return b'{"id":"%b",%b' % (str(document.id).encode(), sent[start:])
 
 
-def _violations(body: bytes, error: ValidationError) -> Sequence[Violation]:
-    """Name the places; Pydantic's JSON parser knows only an offset, and our own checks a value."""
-    found = [
+def violations_of(error: ValidationError) -> list[Violation]:
+    """Return what a model of Pydantic's found wrong, by place and without the values."""
+    return [
         Violation(pointer(one["loc"]), one["msg"])
         for one in error.errors(include_url=False, include_input=False, include_context=False)
     ]
+
+
+def _violations(body: bytes, error: ValidationError) -> Sequence[Violation]:
+    """Name the places; Pydantic's JSON parser knows only an offset, and our own checks a value."""
+    found = violations_of(error)
     try:
         faults = list(json_faults(json.loads(body)))
     except (ValueError, RecursionError):

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict
 from sqlalchemy import Engine
 
 from app.api.parts import engine_of
-from app.domain.destinations import Destination, DestinationInput
+from app.domain.destinations import Body, Destination, DestinationInput
 from app.domain.documents import DEFAULT_TENANT
 from app.services.destinations import (
     create_destination,
@@ -34,6 +34,7 @@ class DestinationOutput(BaseModel):
     description: str | None
     enabled: bool
     timeout_seconds: float
+    body: Body
     created_at: datetime
     updated_at: datetime
     disabled_at: datetime | None

@@ -10,6 +10,7 @@ from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 
 from app.api.bodies import DUMP, BodyTooLarge, ClientGone, parse, read_body, too_large
+from app.api.cloudevents import MARK, STRUCTURED_TYPE, PostCloudEvents
 from app.api.errors import answer
 from app.domain.documents import lane_of
 from app.domain.errors import DocyardError
@@ -22,6 +23,7 @@ class PostDocument:
 
     def __init__(self, max_body_bytes: int) -> None:
         self._max_body_bytes = max_body_bytes
+        self._cloudevents = PostCloudEvents(max_body_bytes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer 202 once the document is durable, a problem otherwise."""
@@ -33,6 +35,9 @@ class PostDocument:
                 prefer = value
             elif name == b"content-length":
                 length = int(value)
+            elif name == MARK or (name == b"content-type" and STRUCTURED_TYPE in value.lower()):
+                await self._cloudevents(scope, receive, send)
+                return
         try:
             body = await read_body(receive, length, self._max_body_bytes)
             document = parse(body)

@@ -10,7 +10,7 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
-from app.api.batches import MAX_BYTES, MAX_ELEMENTS
+from app.api.arrays import MAX_BYTES, MAX_ELEMENTS
 from app.domain.documents import DocumentInput
 
 REFERENCES = "#/components/schemas/{model}"
@@ -41,6 +41,8 @@ def _describe(app: FastAPI) -> dict[str, Any]:
     schema["paths"]["/documents"] = {"post": _post_document()}
     schema["paths"]["/documents/batch"] = {"post": _post_batch()}
     schema["paths"]["/documents/bulk"] = {"post": _post_bulk()}
+    schema["paths"]["/v1/event"] = {"post": _post_event()}
+    schema["paths"]["/v1/batch"] = {"post": _post_events()}
     components["BulkSummary"] = _bulk_summary()
     _replace_validation_errors(schema)
     # In a settled order, so that openapi.json changes only with the API.
@@ -58,7 +60,9 @@ def _post_document() -> dict[str, Any]:
         "operationId": "post_document",
         "description": (
             "202 means durable: Redis has acknowledged the append. The same `id` again is an"
-            " update. Any content type is taken; the body is JSON."
+            " update. Any content type is taken; the body is JSON. CloudEvents 1.0 are taken as"
+            " well, structured, binary or batched: an event's data becomes the content, its other"
+            " members stand under `attributes.cloudevent`, and its source and id make the id."
         ),
         "parameters": [
             {
@@ -182,6 +186,52 @@ def _post_bulk() -> dict[str, Any]:
             "422": _problem_response("No line is valid, or one was not and `on_error=abort`."),
             "503": _problem_response("The queue took nothing more for 30 s; go on behind `lines`."),
         },
+    }
+
+
+def _post_event() -> dict[str, Any]:
+    return {
+        "tags": ["events"],
+        "summary": "Accept any JSON object",
+        "operationId": "post_event",
+        "description": (
+            "The object's JSON becomes the content of a document, byte for byte; destinations with"
+            " `body: raw` get it unchanged. With `EVENT_MODEL` it must fit that model."
+        ),
+        "requestBody": {
+            "required": True,
+            "content": {"application/json": {"schema": {"type": "object"}}},
+        },
+        "responses": {
+            "200": _ok("Where the document will be."),
+            "413": _problem_response("The body is too large."),
+            "422": _problem_response("This is no event; nothing was queued."),
+            "503": _problem_response("Not confirmed: send it again after `Retry-After`."),
+        },
+    }
+
+
+def _post_events() -> dict[str, Any]:
+    events = {
+        "type": "array",
+        "minItems": 1,
+        "maxItems": MAX_ELEMENTS,
+        "items": {"type": "object"},
+    }
+    return {
+        **_post_event(),
+        "summary": "Accept several JSON objects, all or none",
+        "operationId": "post_events",
+        "requestBody": {"required": True, "content": {"application/json": {"schema": events}}},
+        "responses": {**_post_event()["responses"], "200": _ok("Where the batch is counted.")},
+    }
+
+
+def _ok(location: str) -> dict[str, Any]:
+    return {
+        "description": "Accepted: Redis has acknowledged the append.",
+        "content": {"application/json": {"schema": {"const": "OK"}}},
+        "headers": {"Location": {"schema": {"type": "string"}, "description": location}},
     }
 
 

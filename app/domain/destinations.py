@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
@@ -18,6 +18,8 @@ MAX_KEY_LENGTH = 100
 MAX_DESCRIPTION_LENGTH = 1000
 DEFAULT_TIMEOUT_SECONDS = 15.0
 MAX_TIMEOUT_SECONDS = 60.0
+
+Body = Literal["envelope", "raw"]
 
 
 def _storable_text(value: str) -> str:
@@ -69,6 +71,13 @@ class DestinationInput(BaseModel):
             description="The whole of one request, from the connection to the end of the answer.",
         ),
     ] = DEFAULT_TIMEOUT_SECONDS
+    body: Annotated[
+        Body,
+        Field(
+            description="`envelope`: the document in JSON with its category; `raw`: its content"
+            " alone, as it was sent."
+        ),
+    ] = "envelope"
     secret: Annotated[
         str | None,
         Field(description="whsec_ and base64 of 24 to 64 bytes; generated when left out."),
@@ -85,6 +94,7 @@ class Destination:
         url: normalised.
         secret: ``whsec_…``; signs what is sent.
         timeout_seconds: the whole of one request.
+        body: what a request carries.
         disabled_at: when Docyard stopped on its own accord (410), None otherwise.
         disabled_reason: why it did.
     """
@@ -99,6 +109,7 @@ class Destination:
     timeout_seconds: float
     created_at: datetime
     updated_at: datetime
+    body: Body = "envelope"
     disabled_at: datetime | None = None
     disabled_reason: str | None = None
 
@@ -118,6 +129,7 @@ def make_destination(tenant_id: int, given: DestinationInput, *, now: datetime) 
         secret=given.secret or new_secret(),
         enabled=given.enabled,
         timeout_seconds=given.timeout_seconds,
+        body=given.body,
         created_at=now,
         updated_at=now,
     )

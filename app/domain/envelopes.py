@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import uuid
 from datetime import datetime
-from typing import Any, TypedDict
+from typing import Any, NamedTuple, TypedDict
 
 import orjson
 
 DOCUMENT_CLASSIFIED = "document.classified"
+JSON = "application/json"
+TEXT = "text/plain; charset=utf-8"
+
+
+class Payload(NamedTuple):
+    """What a request carries."""
+
+    body: bytes
+    content_type: str
 
 
 class DocumentData(TypedDict):
@@ -42,14 +51,27 @@ def webhook_id(document_id: uuid.UUID, seq: int, generation: int = 0) -> str:
     return f"msg_{document_id.hex}_{seq}"
 
 
-def document_classified(occurred_at: datetime, data: DocumentData) -> bytes:
-    """Return the body of a webhook.
+def raw(content: str) -> Payload:
+    """Return a document's content alone, as it was sent: JSON if it is an object or an array."""
+    body = content.encode()
+    if content.lstrip()[:1] in {"{", "["}:
+        try:
+            orjson.loads(body)
+        except orjson.JSONDecodeError:
+            return Payload(body, TEXT)
+        return Payload(body, JSON)
+    return Payload(body, TEXT)
+
+
+def document_classified(occurred_at: datetime, data: DocumentData) -> Payload:
+    """Return the envelope around a document.
 
     Args:
         occurred_at: when the delivery was planned; the same for every attempt.
         data: the document.
     """
-    return orjson.dumps(
+    body = orjson.dumps(
         {"type": DOCUMENT_CLASSIFIED, "timestamp": occurred_at, "data": data},
         option=orjson.OPT_UTC_Z,
     )
+    return Payload(body, JSON)

@@ -13,7 +13,7 @@ from app.domain.destinations import Destination
 from app.domain.errors import DestinationKeyTaken
 
 COLUMNS = (
-    "tenant_id, id, key, url, description, secret, enabled, timeout_seconds,"
+    "tenant_id, id, key, url, description, secret, enabled, timeout_seconds, body,"
     " created_at, updated_at, disabled_at, disabled_reason"
 )
 
@@ -28,8 +28,8 @@ def create(connection: Connection, destination: Destination) -> None:
         connection.execute(
             text(
                 f"INSERT INTO destinations ({COLUMNS}) VALUES (:tenant_id, :id, :key, :url,"  # noqa: S608  (constants only)
-                " :description, :secret, :enabled, :timeout_seconds, :created_at, :updated_at,"
-                " :disabled_at, :disabled_reason)"
+                " :description, :secret, :enabled, :timeout_seconds, :body, :created_at,"
+                " :updated_at, :disabled_at, :disabled_reason)"
             ),
             {name.strip(): getattr(destination, name.strip()) for name in COLUMNS.split(",")},
         )

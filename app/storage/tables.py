@@ -137,6 +137,9 @@ class DestinationRow(SQLModel, table=True):
     secret: str = Field(sa_type=Text)
     enabled: bool = Field()
     timeout_seconds: float = Field(sa_type=Double)
+    body: str = Field(
+        default="envelope", sa_type=Text, sa_column_kwargs={"server_default": text("'envelope'")}
+    )
     created_at: datetime = Field(sa_type=Timestamp, sa_column_kwargs={"server_default": NOW})
     updated_at: datetime = Field(sa_type=Timestamp, sa_column_kwargs={"server_default": NOW})
     disabled_at: datetime | None = Field(default=None, sa_type=Timestamp)

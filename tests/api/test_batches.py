@@ -8,7 +8,7 @@ import uuid
 import pytest
 import redis
 
-from app.api import batches
+from app.api import arrays
 
 
 def post(web, value):
@@ -120,7 +120,7 @@ def test_too_many_elements_are_sent_to_the_bulk_route(web):
 
 def test_too_many_bytes_are_sent_to_the_bulk_route_before_they_are_read(web):
     answer = web.ask(
-        "POST", "/documents/batch", b"[", {"Content-Length": str(batches.MAX_BYTES + 1)}
+        "POST", "/documents/batch", b"[", {"Content-Length": str(arrays.MAX_BYTES + 1)}
     )
     assert answer.status == 413
     assert "/documents/bulk" in answer.json["detail"]

@@ -1,3 +1,5 @@
+import base64
+import hmac
 import json
 import threading
 import time
@@ -7,6 +9,7 @@ import pytest
 from standardwebhooks import Webhook
 
 from app.domain.documents import DEFAULT_TENANT
+from app.domain.signing import decode_secret
 from app.storage import destinations, leases
 from app.storage.engine import make_engine, transaction
 from app.storage.migrate import migrate
@@ -39,6 +42,30 @@ def test_a_delivery_arrives_once_signed_and_is_recorded(yard, delivery, receiver
         "topics": ["a.b"],
         "attributes": {"n": 1},
     }
+
+
+@pytest.mark.parametrize(
+    ("content", "kind"),
+    [
+        ('{ "b":1.50,\t"a" : "\\u00e9 \\u0000 \\/" }', "application/json"),
+        ("Grüße ☃", "text/plain; charset=utf-8"),
+    ],
+)
+def test_a_raw_destination_gets_the_content_byte_for_byte_and_signed(
+    yard, delivery, receiver, content, kind
+):
+    destination = yard.destination(receiver.url, body="raw")
+    yard.one(destination, content)
+    delivery.deliver(destination)
+    delivery.wait_until_idle()
+    (request,) = receiver.received
+    assert request.body == content.encode()
+    assert request.headers["content-type"] == kind
+    # The package parses what it verifies; the signature is what matters here.
+    signed = f"{request.webhook_id}.{request.headers['webhook-timestamp']}.".encode() + request.body
+    key = decode_secret(destination.secret)
+    expected = base64.b64encode(hmac.digest(key, signed, "sha256")).decode()
+    assert request.headers["webhook-signature"] == f"v1,{expected}"
 
 
 def test_when_nothing_is_left_the_lease_is_released_without_suspicion(yard, delivery, receiver):

@@ -17,6 +17,7 @@ from standardwebhooks import Webhook
 from app.domain.deliveries import OutcomeKind
 from app.domain.destinations import DestinationInput, make_destination
 from app.domain.documents import DEFAULT_TENANT
+from app.domain.envelopes import JSON, Payload
 from app.domain.urls import normalised_url
 from tests.delivery.conftest import LOOPBACK
 from worker import connections as connections_module
@@ -26,6 +27,7 @@ from worker.sender import Sender, Target
 
 CERTIFICATE = Path(__file__).with_name("localhost.pem")
 BODY = b'{"type":"document.classified"}'
+PAYLOAD = Payload(BODY, JSON)
 DESTINATION = make_destination(
     DEFAULT_TENANT,
     DestinationInput(key="a", url="http://127.0.0.1/"),
@@ -40,7 +42,7 @@ def target(url, timeout_seconds=5.0):
 def send(url, *, timeout_seconds=5.0, allowed=(LOOPBACK,), resolver=None):
     async def run():
         async with Sender(allowed, resolver=resolver) as sender:
-            return await sender.send(target(url, timeout_seconds), "msg_1", BODY)
+            return await sender.send(target(url, timeout_seconds), "msg_1", PAYLOAD)
 
     return uvloop.run(run())
 
@@ -107,7 +109,7 @@ def answering(data, *, keep=True):
 def send_twice(receiver):
     async def run():
         async with Sender([LOOPBACK]) as sender:
-            return [await sender.send(target(receiver.url), f"msg_{n}", BODY) for n in range(2)]
+            return [await sender.send(target(receiver.url), f"msg_{n}", PAYLOAD) for n in range(2)]
 
     return uvloop.run(run())
 
@@ -149,7 +151,7 @@ def test_cookies_are_not_kept(receiver):
     async def run():
         async with Sender([LOOPBACK]) as sender:
             for _ in range(2):
-                await sender.send(target(f"http://localhost:{receiver.port}/"), "msg_1", BODY)
+                await sender.send(target(f"http://localhost:{receiver.port}/"), "msg_1", PAYLOAD)
 
     uvloop.run(run())
     assert ["cookie" in one.headers for one in receiver.received] == [False, False]
@@ -284,7 +286,7 @@ def test_connections_are_kept(speaking):
     async def run():
         async with Sender([LOOPBACK]) as sender:
             for _ in range(5):
-                await sender.send(target(receiver.url), "msg_1", BODY)
+                await sender.send(target(receiver.url), "msg_1", PAYLOAD)
 
     uvloop.run(run())
     assert (receiver.connections, len(receiver.heads)) == (1, 5)
@@ -385,9 +387,9 @@ def test_what_an_idle_connection_says_unasked_closes_it(speaking):
 
     async def run():
         async with Sender([LOOPBACK]) as sender:
-            first = await sender.send(target(receiver.url), "msg_1", BODY)
+            first = await sender.send(target(receiver.url), "msg_1", PAYLOAD)
             await asyncio.sleep(0.2)
-            return first, await sender.send(target(receiver.url), "msg_2", BODY)
+            return first, await sender.send(target(receiver.url), "msg_2", PAYLOAD)
 
     first, second = uvloop.run(run())
     assert (first.status, second.status) == (200, 200)
@@ -399,7 +401,7 @@ def test_a_large_body_arrives_whole(receiver):
 
     async def run():
         async with Sender([LOOPBACK]) as sender:
-            return await sender.send(target(receiver.url), "msg_1", body)
+            return await sender.send(target(receiver.url), "msg_1", Payload(body, JSON))
 
     assert uvloop.run(run()).kind is OutcomeKind.SUCCESS
     assert receiver.received[0].body == body
@@ -426,7 +428,7 @@ def test_idle_connections_are_closed_after_a_while(speaking, monkeypatch):
 
     async def run():
         async with Sender([LOOPBACK]) as sender:
-            await sender.send(target(receiver.url), "msg_1", BODY)
+            await sender.send(target(receiver.url), "msg_1", PAYLOAD)
             assert len(sender._connections._idle) == 1
             await asyncio.sleep(0.3)
             return len(sender._connections._idle)
@@ -546,7 +548,7 @@ def test_a_name_that_changes_its_answer_gains_nothing(make_receiver, monkeypatch
     async def run():
         url = f"http://rebind.example:{inside.port}/"
         async with Sender(allowed, resolver=names) as sender:
-            return [await sender.send(target(url), "msg_1", BODY) for _ in range(3)]
+            return [await sender.send(target(url), "msg_1", PAYLOAD) for _ in range(3)]
 
     outcomes = uvloop.run(run())
     assert [one.kind for one in outcomes] == ["success", "permanent", "permanent"]
@@ -565,11 +567,11 @@ def test_a_dead_zone_delays_only_those_who_wait_for_it(receiver, monkeypatch):
     async def run():
         async with Sender([LOOPBACK], resolver=names) as sender:
             dead = [
-                asyncio.create_task(sender.send(target(f"http://dead{n}.example/"), "m", BODY))
+                asyncio.create_task(sender.send(target(f"http://dead{n}.example/"), "m", PAYLOAD))
                 for n in (1, 1, 1, 2)
             ]
             await asyncio.sleep(0)
-            alive = await sender.send(target(receiver.url), "msg_1", BODY)
+            alive = await sender.send(target(receiver.url), "msg_1", PAYLOAD)
             waiting = [task for task in dead if not task.done()]
             return alive, len(waiting), await asyncio.gather(*dead)
 

@@ -2,7 +2,9 @@ import json
 import uuid
 from datetime import UTC, datetime
 
-from app.domain.envelopes import DocumentData, document_classified, webhook_id
+import pytest
+
+from app.domain.envelopes import JSON, TEXT, DocumentData, document_classified, raw, webhook_id
 
 DOCUMENT = uuid.UUID("018f4e3a-0000-7000-8000-00000000002a")
 AT = datetime(2026, 11, 20, 12, 0, 0, 123456, tzinfo=UTC)
@@ -30,7 +32,7 @@ def test_the_body_is_a_standard_webhooks_envelope_around_the_document():
         topics=["a.b"],
         attributes={"n": 1},
     )
-    assert json.loads(document_classified(AT, data)) == {
+    assert json.loads(document_classified(AT, data).body) == {
         "type": "document.classified",
         "timestamp": "2026-11-20T12:00:00.123456Z",
         "data": {
@@ -46,3 +48,20 @@ def test_the_body_is_a_standard_webhooks_envelope_around_the_document():
             "attributes": {"n": 1},
         },
     }
+
+
+@pytest.mark.parametrize(
+    ("content", "kind"),
+    [
+        ('{"a": 1}', JSON),
+        (" [1,\t2] ", JSON),
+        ("{not json", TEXT),
+        ("[note] nothing", TEXT),
+        ("plain näme", TEXT),
+        ('"a string"', TEXT),
+    ],
+)
+def test_raw_is_the_content_byte_for_byte(content, kind):
+    payload = raw(content)
+    assert payload.body == content.encode()
+    assert payload.content_type == kind

@@ -1,0 +1,93 @@
+"""CloudEvents on ``POST /documents``: structured, binary and batched (HTTP binding 1.0)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from app.api.arrays import Member, PostArray, accepted
+from app.api.bodies import (
+    DUMP,
+    BodyTooLarge,
+    ClientGone,
+    announced_length,
+    parse,
+    read_body,
+    too_large,
+)
+from app.api.errors import answer
+from app.api.parts import Parts
+from app.domain.cloudevents import from_binary, from_structured
+from app.domain.documents import lane_of
+from app.domain.errors import DocyardError, InvalidInput, Violation
+
+BATCH_TYPE = b"application/cloudevents-batch"
+STRUCTURED_TYPE = b"application/cloudevents"
+MARK = b"ce-specversion"
+"""A request with this header is an event in binary form."""
+
+
+class PostCloudEvents:
+    """Accepts an event, or an array of them, as documents."""
+
+    def __init__(self, max_body_bytes: int) -> None:
+        """Keep the limit of a single event."""
+        self._max_body_bytes = max_body_bytes
+        self._batch = PostArray(read_structured, accepted)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer 202 once all is durable, a problem otherwise."""
+        headers = dict(scope["headers"])
+        content_type = headers.get(b"content-type", b"").lower()
+        # The longer one first: it begins like the other.
+        if content_type.startswith(BATCH_TYPE):
+            await self._batch(scope, receive, send)
+            return
+        parts: Parts = scope["app"].state.parts
+        try:
+            body = await read_body(receive, announced_length(scope), self._max_body_bytes)
+            structured = content_type.startswith(STRUCTURED_TYPE)
+            event = read_structured(body) if structured else read_binary(headers, body)
+            await parts.intake.submit(event.encoded, event.lane)
+            location = {"Location": f"/documents/{event.id}"}
+            response = Response(event.encoded, 202, location, media_type="application/json")
+        except DocyardError as error:
+            response = answer(Request(scope), error)
+        except BodyTooLarge:
+            response = too_large(scope, f"An event may have {self._max_body_bytes} bytes.")
+        except ClientGone:
+            return
+        await response(scope, receive, send)
+
+
+def read_structured(body: bytes) -> Member:
+    """Validate an event in JSON form.
+
+    Raises:
+        InvalidInput: names the places that are wrong.
+    """
+    try:
+        event = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise InvalidInput([Violation("", f"This is no JSON: {error}.")]) from None
+    return _member(from_structured(event))
+
+
+def read_binary(headers: Mapping[bytes, bytes], body: bytes) -> Member:
+    """Validate an event whose members are headers.
+
+    Raises:
+        InvalidInput: names the places that are wrong.
+    """
+    return _member(from_binary(headers, body))
+
+
+def _member(fields: dict[str, Any]) -> Member:
+    document = parse(orjson.dumps(fields))
+    assert document.id is not None  # noqa: S101  (made of source and id)
+    return Member(document.id, DUMP(document, exclude_unset=True), lane_of(document.priority))
