@@ -17,11 +17,9 @@ import json
 import logging
 import multiprocessing
 import random
-import socket
 import statistics
 import tempfile
 import time
-import urllib.request
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -44,7 +42,9 @@ from app.storage.documents import IncomingDocument
 from app.storage.engine import make_engine, transaction
 from app.storage.ingest import ClassifiedChunk, apply
 from app.storage.migrate import migrate
-from bench import counting_receiver
+from bench.receiving import counting_receiver, get
+from bench.results import Void
+from bench.run import say
 from worker.attempts import payload_of
 from worker.deliver import DeliveryResources, deliver
 from worker.outbox import CONNECTIONS
@@ -74,22 +74,33 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--deliveries", type=int, default=10_000)
     arguments = parser.parse_args()
-    with _database() as url, _receiver() as receiver_url:
-        engine = make_engine(url, application_name="bench", pool_size=2)
-        destination = _plan(engine, receiver_url, arguments.deliveries)
-        bare, pumped = [], []
-        for number in range(1, arguments.rounds + 1):
-            bare.append(_round(receiver_url, run_bare, (url, destination), arguments.deliveries))
-            pumped.append(_round(receiver_url, run_pump, (url, destination), arguments.deliveries))
-            _require_recorded(engine, arguments.deliveries)
-            _make_pending_again(engine)
-            print(f"round {number}: bare {bare[-1]:,.0f}/s, pump {pumped[-1]:,.0f}/s")
-        engine.dispose()
+    bare, pumped = measure(arguments.rounds, arguments.deliveries)
     ratios = [ours / theirs for ours, theirs in zip(pumped, bare, strict=True)]
     print(
-        f"medians of {arguments.rounds}: bare aiohttp {statistics.median(bare):,.0f}/s, "
+        f"medians of {len(ratios)}: bare aiohttp {statistics.median(bare):,.0f}/s, "
         f"pump {statistics.median(pumped):,.0f}/s, ratio {statistics.median(ratios):.2f}"
     )
+
+
+def measure(rounds: int, amount: int) -> tuple[list[float], list[float]]:
+    """Return the rates of the bare loop and of the pump, round by round.
+
+    Raises:
+        Void: a delivery was lost, repeated or not recorded.
+    """
+    with _database() as url, counting_receiver() as receiver_url:
+        engine = make_engine(url, application_name="bench", pool_size=2)
+        destination = _plan(engine, receiver_url, amount)
+        bare: list[float] = []
+        pumped: list[float] = []
+        for number in range(1, rounds + 1):
+            bare.append(_round(receiver_url, run_bare, (url, destination), amount))
+            pumped.append(_round(receiver_url, run_pump, (url, destination), amount))
+            _require_recorded(engine, amount)
+            _make_pending_again(engine)
+            say(f"  round {number}: bare {bare[-1]:,.0f}/s, pump {pumped[-1]:,.0f}/s")
+        engine.dispose()
+    return bare, pumped
 
 
 # Rounds
@@ -142,15 +153,15 @@ def run_pump(database_url: str, destination: Destination) -> None:
 def _round(
     receiver_url: str, target: object, arguments: tuple[str, Destination], expected: int
 ) -> float:
-    _get(receiver_url + "reset")
+    get(receiver_url + "reset")
     child = SPAWN.Process(target=target, args=arguments)  # type: ignore[arg-type]  # a function
     child.start()
     child.join()
-    counts = json.loads(_get(receiver_url + "count"))
+    counts = json.loads(get(receiver_url + "count"))
     distinct = counts["distinct"] or expected
     if child.exitcode or counts["requests"] != expected or distinct != expected:
-        message = f"void: exit code {child.exitcode}, {counts}, expected {expected}"
-        raise SystemExit(message)
+        message = f"exit code {child.exitcode}, {counts}, expected {expected}"
+        raise Void(message)
     return float((expected - 1) / counts["seconds"])
 
 
@@ -201,7 +212,8 @@ def _require_recorded(engine: Engine, expected: int) -> None:
         )
         found = {row.state: row.amount for row in states}
     if found != {"delivered": expected}:
-        raise SystemExit(f"void: recorded {found}, expected {expected} delivered")
+        message = f"recorded {found}, expected {expected} delivered"
+        raise Void(message)
 
 
 def _make_pending_again(engine: Engine) -> None:
@@ -231,30 +243,6 @@ def _database() -> Iterator[str]:
             yield url
         finally:
             servers.postgres.stop()
-
-
-@contextmanager
-def _receiver() -> Iterator[str]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    process = SPAWN.Process(target=counting_receiver.run, args=(port,), daemon=True)
-    process.start()
-    url = f"http://127.0.0.1:{port}/"
-    for _ in range(100):
-        try:
-            _get(url + "count")
-            break
-        except OSError:
-            time.sleep(0.1)
-    yield url
-    process.terminate()
-    process.join()
-
-
-def _get(url: str) -> bytes:
-    with urllib.request.urlopen(url, timeout=5) as answer:  # noqa: S310  (our own receiver)
-        return bytes(answer.read())
 
 
 if __name__ == "__main__":

@@ -7,19 +7,35 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO, Protocol
 
 import psycopg
 import redis
 
+from bench.commits import Commits, commits
+from bench.results import Void
+
 PROJECT = Path(__file__).parent.parent
 START_SECONDS = 60.0
-DRAIN_SECONDS = 240.0
+STALL_SECONDS = 60.0
+"""Without any progress for so long, what is missing will not come."""
+WARM_DOCUMENTS = 64
+DOCYARD_TABLES = "documents, deliveries, receipts, counter_deltas, counters, rejected_documents"
+
+
+class Sender(Protocol):
+    """Sends one document, given as JSON."""
+
+    def __call__(self, body: str, /) -> None:
+        """Return when it is accepted."""
 
 
 @dataclass(kw_only=True)
@@ -30,8 +46,11 @@ class Side:
         name: as the table shows it.
         web: command of the web process; ``{port}`` is put in.
         worker: command of the workers, empty for none.
-        table: where documents end up.
-        warm_seconds: what the workers need to load the model.
+        table: where documents end up, empty for nowhere.
+        tables: what a fresh start empties.
+        warm_seconds: what the workers need to load the model everywhere.
+        environment: settings beside the usual ones.
+        log: what the processes say.
     """
 
     name: str
@@ -40,9 +59,27 @@ class Side:
     web: Sequence[str]
     worker: Sequence[str] = ()
     table: str = ""
+    tables: str = ""
     warm_seconds: float = 0.0
+    environment: Mapping[str, str] = field(default_factory=dict)
     url: str = ""
-    processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    log: IO[bytes] = field(default_factory=tempfile.TemporaryFile)
+    web_process: subprocess.Popen[bytes] | None = None
+    worker_process: subprocess.Popen[bytes] | None = None
+
+    @contextmanager
+    def running(self, *, workers: bool = False, clear: bool = True) -> Iterator[None]:
+        """Run the processes, on empty tables and queues unless told otherwise."""
+        if clear:
+            self.clear()
+        try:
+            self.start_web()
+            if workers:
+                self.start_worker()
+                self.warm(self.post)
+            yield
+        finally:
+            self.stop()
 
     def start_web(self) -> None:
         """Start the web process and wait until it answers."""
@@ -50,36 +87,29 @@ class Side:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
         self.url = f"http://127.0.0.1:{port}"
-        self._start([part.format(port=port) for part in self.web])
+        self.web_process = self._start([part.format(port=port) for part in self.web])
         end = time.monotonic() + START_SECONDS
         while not self._answers():
-            if time.monotonic() > end:
-                message = f"{self.name} did not start"
-                raise RuntimeError(message)
+            if time.monotonic() > end or self.web_process.poll() is not None:
+                raise RuntimeError(self._failure("did not start"))
             time.sleep(0.05)
 
     def start_worker(self) -> None:
-        """Start the workers; send one document through, so that the model is loaded."""
-        self._start(self.worker)
-        self.warm()
+        """Start the workers."""
+        self.worker_process = self._start(self.worker)
 
-    def warm(self) -> None:
-        """Wait until the workers store; start-up is not what is measured."""
+    def warm(self, send: Sender) -> None:
+        """Send documents until the workers store; start-up is not what is measured."""
+        send('{"content": "first"}')
         end = time.monotonic() + START_SECONDS
-        sent = 0
-        while self.stored() < max(sent, 1):
+        while not self.stored():
             if time.monotonic() > end:
-                message = f"{self.name}'s workers did not start"
-                raise RuntimeError(message)
-            if not sent:
-                self.post('{"content": "first"}')
-                sent = 1
+                raise RuntimeError(self._failure("has workers that store nothing"))
             time.sleep(0.05)
         # Every process and thread has its turn, and loads its model.
-        for number in range(64):
-            self.post(f'{{"content": "warm {number}"}}')
-        while self.stored() < sent + 64:
-            time.sleep(0.05)
+        for number in range(WARM_DOCUMENTS):
+            send(f'{{"content": "warm {number}"}}')
+        self.drain()
         time.sleep(self.warm_seconds)
 
     def post(self, body: str) -> None:
@@ -96,73 +126,78 @@ class Side:
             row = connection.execute(f"SELECT count(*) FROM {self.table}").fetchone()  # noqa: S608  (a constant)
         return int(row[0]) if row else 0
 
-    def queued(self) -> int:
-        """Return how many messages are queued or being worked on."""
-        client = redis.Redis.from_url(self.redis_url)
-        try:
-            return sum(int(client.hlen(key)) for key in client.scan_iter("*.msgs"))
-        finally:
-            client.close()
-
-    def clear(self) -> None:
-        """Forget all documents, in the queue as well."""
-        client = redis.Redis.from_url(self.redis_url)
-        client.flushall()
-        client.close()
-        if self.table:
-            with psycopg.connect(self.database_url) as connection:
-                connection.execute(f"TRUNCATE {self.table}")
-
-    def drain(self, expected: int) -> float:
-        """Wait until everything is stored; return when the last commit was seen.
+    def commits(self, since: float) -> Commits:
+        """Return when documents were stored, from a moment on.
 
         Raises:
-            RuntimeError: documents were lost: the run is void.
+            Void: some were rejected, or given up.
         """
-        end = time.monotonic() + DRAIN_SECONDS
-        last, changed_at = -1, time.monotonic()
-        while time.monotonic() < end:
-            count = self.stored()
-            if count != last:
-                last, changed_at = count, time.monotonic()
-            if count >= expected and not self.queued():
-                return changed_at
-            time.sleep(0.02)
-        message = f"void: {self.name} stored {last} of {expected}"
-        raise RuntimeError(message)
+        self._require_no_rejects()
+        return commits(self.database_url, self.table, since)
+
+    def clear(self) -> None:
+        """Forget all documents, in the queue as well, and write out what is dirty."""
+        with redis.Redis.from_url(self.redis_url) as client:
+            client.flushall()
+        with psycopg.connect(self.database_url, autocommit=True) as connection:
+            if self.tables:
+                connection.execute(f"TRUNCATE {self.tables}")
+            # Whoever comes next shall not pay for the last one's pages.
+            connection.execute("CHECKPOINT")
+
+    def drain(self) -> None:
+        """Wait until nothing is queued or being worked on.
+
+        Raises:
+            Void: the queue stands still.
+        """
+        end, last = time.monotonic() + STALL_SECONDS, -1
+        with redis.Redis.from_url(self.redis_url) as client:
+            while queued := sum(int(client.hlen(key)) for key in client.scan_iter("*.msgs")):
+                if queued != last:
+                    end, last = time.monotonic() + STALL_SECONDS, queued
+                if time.monotonic() > end:
+                    message = f"{self.name}: {queued} messages stay in the queue"
+                    raise Void(message)
+                time.sleep(0.02)
 
     def stop(self) -> None:
-        """Stop what was started."""
-        for process in self.processes:
+        """Stop what was started: the web first, as a deploy does."""
+        running = [one for one in (self.web_process, self.worker_process) if one is not None]
+        for process in running:
             process.send_signal(signal.SIGTERM)
-        for process in self.processes:
+        for process in running:
             try:
                 process.wait(timeout=30)
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
-        self.processes.clear()
+        self.web_process = self.worker_process = None
 
-    def _start(self, command: Sequence[str]) -> None:
+    def _start(self, command: Sequence[str]) -> subprocess.Popen[bytes]:
         inherited = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
-        self.processes.append(
-            subprocess.Popen(
-                [sys.executable, "-m", *command],
-                cwd=PROJECT,
-                env={
-                    **inherited,
-                    "DATABASE_URL": self.database_url,
-                    "REDIS_URL": self.redis_url,
-                    "WEB_CONCURRENCY": "1",
-                    "OMP_NUM_THREADS": "1",
-                    "LOG_LEVEL": "error",
-                    "DESTINATION_ALLOW_CIDRS": "127.0.0.0/8",
-                },
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                start_new_session=True,
-            )
+        return subprocess.Popen(
+            [sys.executable, "-m", *command],
+            cwd=PROJECT,
+            env={
+                **inherited,
+                "DATABASE_URL": self.database_url,
+                "REDIS_URL": self.redis_url,
+                "WEB_CONCURRENCY": "1",
+                "OMP_NUM_THREADS": "1",
+                "LOG_LEVEL": "error",
+                "DESTINATION_ALLOW_CIDRS": "127.0.0.0/8",
+                **self.environment,
+            },
+            stdout=self.log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
         )
+
+    def _failure(self, what: str) -> str:
+        self.log.seek(0)
+        said = self.log.read().decode(errors="replace").splitlines()[-20:]
+        return "\n".join([f"{self.name} {what}:", *said])
 
     def _answers(self) -> bool:
         try:
@@ -173,19 +208,36 @@ class Side:
         except OSError:
             return False
 
+    def _require_no_rejects(self) -> None:
+        with psycopg.connect(self.database_url) as connection:
+            row = connection.execute("SELECT count(*) FROM rejected_documents").fetchone()
+        with redis.Redis.from_url(self.redis_url) as client:
+            dead = sum(int(client.zcard(key)) for key in client.scan_iter("*.XQ"))
+        if (row and row[0]) or dead:
+            message = f"{self.name} rejected documents"
+            raise Void(message)
+
 
 UVICORN = ("--port", "{port}", "--loop", "uvloop", "--http", "httptools", "--no-access-log")
 
 
-def docyard(database_url: str, redis_url: str) -> Side:
-    """Return Docyard with one web process and the workers as they come."""
+def docyard(database_url: str, redis_url: str, name: str = "Docyard", *worker: str) -> Side:
+    """Return Docyard with one web process and the workers as they come.
+
+    Args:
+        database_url: where it stores.
+        redis_url: where it queues.
+        name: as the table shows it.
+        *worker: more arguments of ``python -m app worker``.
+    """
     return Side(
-        name="docyard",
+        name=name,
         database_url=database_url,
         redis_url=redis_url,
         web=("app", "serve", "--port", "{port}"),
-        worker=("app", "worker"),
+        worker=("app", "worker", *worker),
         table="documents",
+        tables=DOCYARD_TABLES,
         warm_seconds=1.0,
     )
 
@@ -199,6 +251,7 @@ def tutorial(database_url: str, redis_url: str, processes: int, threads: int) ->
         web=("uvicorn", "--factory", "bench.tutorial:make_app", *UVICORN),
         worker=("dramatiq", "bench.tutorial:setup", "-p", str(processes), "-t", str(threads)),
         table="tutorial_documents",
+        tables="tutorial_documents",
         warm_seconds=3.0,
     )
 

@@ -42,6 +42,14 @@ class TutorialInput(BaseModel):
     content: str
 
 
+def make_table(database_url: str) -> None:
+    """Make the table."""
+    made = create_engine(sqlalchemy_url(database_url))
+    table = SQLModel.metadata.tables[str(TutorialDocument.__tablename__)]
+    SQLModel.metadata.create_all(made, [table])
+    made.dispose()
+
+
 @lru_cache(maxsize=1)
 def engine() -> Engine:
     """Return this process's engine."""
@@ -69,9 +77,14 @@ def store(document_id: str, content: str) -> None:
         session.commit()
 
 
-def make_actor() -> dramatiq.Actor[Any, Any]:
+def new_document_id() -> str:
+    """Return an id as the endpoint makes it."""
+    return str(uuid.uuid4())
+
+
+def make_actor(redis_url: str) -> dramatiq.Actor[Any, Any]:
     """Return the actor on a broker as the tutorial configures it."""
-    broker = RedisBroker(client=redis.Redis.from_url(os.environ["REDIS_URL"]))
+    broker = RedisBroker(client=redis.Redis.from_url(redis_url))
     dramatiq.set_broker(broker)
     declare = dramatiq.actor(broker=broker, actor_name="store", queue_name="documents")
     actor: dramatiq.Actor[Any, Any] = declare(store)
@@ -80,17 +93,17 @@ def make_actor() -> dramatiq.Actor[Any, Any]:
 
 def setup() -> None:
     """Prepare a worker process."""
-    make_actor()
+    make_actor(os.environ["REDIS_URL"])
 
 
 def make_app() -> FastAPI:
     """Return the web application."""
     app = FastAPI()
-    actor = make_actor()
+    actor = make_actor(os.environ["REDIS_URL"])
 
     @app.post("/documents", status_code=202)
     def post_document(document: TutorialInput) -> dict[str, str]:
-        document_id = str(uuid.uuid4())
+        document_id = new_document_id()
         actor.send(document_id, document.content)
         return {"id": document_id}
 

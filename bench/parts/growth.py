@@ -1,0 +1,86 @@
+"""Bulk into a table of 5 million rows ÷ into an empty one."""
+
+from __future__ import annotations
+
+import shutil
+import uuid
+from collections.abc import Iterator
+from random import Random
+
+from bench import rows
+from bench.results import Finding, PartResult, Void, ratio
+from bench.run import Run, say
+from bench.sides import Side
+from bench.upload import upload
+
+WORDS = 30
+ASKED = 0.75
+LARGE = "bench_large"
+BYTES_PER_ROW = 1_000
+"""With its index, its log and a margin: about 450 were seen."""
+KINDS = {"ids as the service makes them (UUIDv7)": False, "random ids of the client (UUIDv4)": True}
+
+
+def measure(run: Run) -> PartResult:
+    """Measure with rising ids, and with random ones, which touch the whole index."""
+    count = run.scale.rows
+    _require_space(run, count)
+    say(f"  making {count:,} rows")
+    rows.make_documents(run.servers.create_database(LARGE), count)
+    findings, rounds = [], {}
+    for kind, random_ids in KINDS.items():
+        turns = _compare(run, random_ids=random_ids)
+        what = f"NDJSON bulk, {WORDS} words, {kind}, stored and classified/s"
+        rounds[what] = turns
+        found, detail = ratio(turns, _full(count), "empty table")
+        findings.append(
+            Finding(
+                what=f"{what} with {count:,} rows ÷ empty table",
+                found=found,
+                asked=ASKED,
+                detail=detail,
+            )
+        )
+    run.servers.drop_database(LARGE)
+    return PartResult(findings=findings, rounds=rounds)
+
+
+def _compare(run: Run, *, random_ids: bool) -> dict[str, list[float]]:
+    empty = run.docyard()
+    large = run.docyard(database=LARGE)
+    # The documents are what makes it large; they stay.
+    large.tables = large.tables.removeprefix("documents, ")
+    numbers = Random(7)  # noqa: S311  (repeatable, not secret)
+
+    def rate(side: Side) -> float:
+        ids = _random_ids(numbers) if random_ids else None
+        with run.ndjson(run.scale.growth, WORDS, ids) as file, side.running(workers=True):
+            sent = upload(side.url, file, run.scale.growth)
+            side.drain()
+            stored = side.commits(sent.began_at)
+        if stored.rows != run.scale.growth:
+            message = f"stored {stored.rows} of {run.scale.growth}"
+            raise Void(message)
+        return stored.rate(sent.began_at)
+
+    return run.take_turns(
+        {"empty table": lambda: rate(empty), _full(run.scale.rows): lambda: rate(large)}
+    )
+
+
+def _full(count: int) -> str:
+    return f"{count:,} rows"
+
+
+def _random_ids(numbers: Random) -> Iterator[str]:
+    while True:
+        yield str(uuid.UUID(int=numbers.getrandbits(128), version=4))
+
+
+def _require_space(run: Run, count: int) -> None:
+    free = shutil.disk_usage(run.servers.folder).free
+    if free < count * BYTES_PER_ROW:
+        message = (
+            f"{count:,} rows want {count * BYTES_PER_ROW / 1e9:.0f} GB, {free / 1e9:.0f} are free"
+        )
+        raise Void(message)
