@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench import sides, texts, tutorial
+from bench import sides, texts
 from bench.results import Rounds
 from bench.servers import Servers
 from bench.sides import Side
@@ -91,20 +91,25 @@ class Run:
     servers: Servers
     scale: Scale
 
-    def docyard(self, name: str = "Docyard", *worker: str, database: str = "postgres") -> Side:
+    def docyard(self, name: str = "Docyard", *worker: str) -> Side:
         """Return Docyard; more arguments go to its worker."""
-        url = self.servers.database_url(database)
-        return sides.docyard(url, self.servers.redis_url, name, *worker)
+        return self._on_empty(sides.docyard(*self._where, name, *worker))
 
     def tutorials(self) -> list[Side]:
         """Return the tutorial's design in its forms."""
-        tutorial.make_table(self.servers.database_url())
-        where = self.servers.database_url(), self.servers.redis_url
-        return [sides.tutorial(*where, *form) for form in TUTORIAL_FORMS]
+        return [self._on_empty(sides.tutorial(*self._where, *form)) for form in TUTORIAL_FORMS]
 
     def floor(self) -> Side:
         """Return the route that does nothing."""
-        return sides.floor(self.servers.database_url(), self.servers.redis_url)
+        return sides.floor(*self._where)
+
+    @property
+    def _where(self) -> tuple[str, str]:
+        return self.servers.database_url(), self.servers.redis_url
+
+    def _on_empty(self, side: Side) -> Side:
+        side.empty_database = self.servers.empty_database
+        return side
 
     @contextmanager
     def ndjson(self, count: int, words: int, ids: Iterator[str] | None = None) -> Iterator[Path]:

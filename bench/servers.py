@@ -17,12 +17,16 @@ from app.local.postgres import PostgresServer
 from app.local.processes import RunFolder
 from app.local.valkey import ValkeyServer
 from app.storage.migrate import migrate
+from bench import tutorial
 
 POSTGRES_SETTINGS = {
     # So that Postgres itself says when a row was stored (bench/commits.py).
     "track_commit_timestamp": "on",
     "max_connections": "200",
 }
+MAINTENANCE = "postgres"
+TEMPLATE = "bench_template"
+DATABASE = "bench"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,21 +43,20 @@ class Servers:
         """Where Valkey is."""
         return self.valkey.url()
 
-    def database_url(self, name: str = "postgres") -> str:
+    def database_url(self, name: str = DATABASE) -> str:
         """Return the URL of a database, as psycopg and the services take it."""
         return self.postgres.url(name).replace("postgresql+psycopg://", "postgresql://")
 
-    def create_database(self, name: str) -> str:
-        """Make another database with Docyard's tables; return its URL."""
-        with psycopg.connect(self.database_url(), autocommit=True) as connection:
-            connection.execute(f'CREATE DATABASE "{name}"')
-        migrate(self.database_url(name))
-        return self.database_url(name)
+    def empty_database(self, name: str = DATABASE) -> None:
+        """Make a database with everybody's tables and nothing in them, in place of an older one."""
+        with psycopg.connect(self.database_url(MAINTENANCE), autocommit=True) as connection:
+            connection.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
+            connection.execute(f'CREATE DATABASE "{name}" TEMPLATE "{TEMPLATE}"')
 
     def drop_database(self, name: str) -> None:
         """Remove a database that was made."""
-        with psycopg.connect(self.database_url(), autocommit=True) as connection:
-            connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+        with psycopg.connect(self.database_url(MAINTENANCE), autocommit=True) as connection:
+            connection.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
 
     def set_fsync(self, policy: str) -> None:
         """Set Valkey's ``appendfsync``: ``always`` or ``everysec``."""
@@ -102,8 +105,18 @@ def _start(folder: Path, run: RunFolder) -> Servers:
     postgres.initialise()
     postgres.start()
     valkey.start()
-    migrate(postgres.url())
+    _make_template(postgres)
     versions = ", ".join(
         f"{one.product} {one.version}" for one in (postgres_program, valkey_program)
     )
-    return Servers(folder, postgres, valkey, versions)
+    found = Servers(folder, postgres, valkey, versions)
+    found.empty_database()
+    return found
+
+
+def _make_template(postgres: PostgresServer) -> None:
+    url = postgres.url(MAINTENANCE).replace("postgresql+psycopg://", "postgresql://")
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(f'CREATE DATABASE "{TEMPLATE}"')
+    migrate(postgres.url(TEMPLATE))
+    tutorial.make_table(postgres.url(TEMPLATE))

@@ -11,7 +11,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,7 +28,6 @@ START_SECONDS = 60.0
 STALL_SECONDS = 60.0
 """Without any progress for so long, what is missing will not come."""
 WARM_DOCUMENTS = 64
-DOCYARD_TABLES = "documents, deliveries, receipts, counter_deltas, counters, rejected_documents"
 
 
 class Sender(Protocol):
@@ -47,7 +46,7 @@ class Side:
         web: command of the web process; ``{port}`` is put in.
         worker: command of the workers, empty for none.
         table: where documents end up, empty for nowhere.
-        tables: what a fresh start empties.
+        empty_database: makes the database anew.
         warm_seconds: what the workers need to load the model everywhere.
         environment: settings beside the usual ones.
         log: what the processes say.
@@ -59,7 +58,7 @@ class Side:
     web: Sequence[str]
     worker: Sequence[str] = ()
     table: str = ""
-    tables: str = ""
+    empty_database: Callable[[], None] = lambda: None
     warm_seconds: float = 0.0
     environment: Mapping[str, str] = field(default_factory=dict)
     url: str = ""
@@ -139,9 +138,8 @@ class Side:
         """Forget all documents, in the queue as well, and write out what is dirty."""
         with redis.Redis.from_url(self.redis_url) as client:
             client.flushall()
+        self.empty_database()
         with psycopg.connect(self.database_url, autocommit=True) as connection:
-            if self.tables:
-                connection.execute(f"TRUNCATE {self.tables}")
             # Whoever comes next shall not pay for the last one's pages.
             connection.execute("CHECKPOINT")
 
@@ -237,7 +235,6 @@ def docyard(database_url: str, redis_url: str, name: str = "Docyard", *worker: s
         web=("app", "serve", "--port", "{port}"),
         worker=("app", "worker", *worker),
         table="documents",
-        tables=DOCYARD_TABLES,
         warm_seconds=1.0,
     )
 
@@ -251,7 +248,6 @@ def tutorial(database_url: str, redis_url: str, processes: int, threads: int) ->
         web=("uvicorn", "--factory", "bench.tutorial:make_app", *UVICORN),
         worker=("dramatiq", "bench.tutorial:setup", "-p", str(processes), "-t", str(threads)),
         table="tutorial_documents",
-        tables="tutorial_documents",
         warm_seconds=3.0,
     )
 

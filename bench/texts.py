@@ -1,9 +1,9 @@
 """What is sent: English-like documents, every one different, the same in every run.
 
-Words come from the shipped model's vocabulary, frequent ones often (Zipf's law, its constants chosen
-so that a document holds about as many different words as a Usenet post of its length), one in 30 is
-in no vocabulary, and every tenth document holds a word that is not ASCII: classification has as
-much to do as with real text. Both sides of a comparison get the same bytes.
+Words come from the shipped model's vocabulary, frequent ones often (Zipf's law, its constants such
+that a document holds about as many different words as a Usenet post of its length), one in 30 is in
+no vocabulary, and every tenth document holds a word that is not ASCII: classification has as much
+to do as with real text. Both sides of a comparison get the same bytes.
 """
 
 from __future__ import annotations
