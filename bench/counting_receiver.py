@@ -1,7 +1,8 @@
 """A receiver that costs as little as Python allows: it answers every POST and counts.
 
 ``POST`` anything: 200. ``GET /count``: how many POSTs came, how many distinct webhook-ids they
-carried, and the seconds between the first and the last. ``GET /reset``: from zero again.
+carried (each path counts its own, as a receiver of its own would), and the seconds between the
+first and the last. ``GET /reset``: from zero again.
 """
 
 from __future__ import annotations
@@ -76,7 +77,8 @@ class Connection(asyncio.Protocol):
 
     def _answer(self, head: bytes) -> bytes:
         if head.startswith(b"post"):
-            self._tally.count(_value(head, _ID))
+            webhook_id = _value(head, _ID)
+            self._tally.count(webhook_id and head[: head.find(b"\r\n")] + webhook_id)
             return _OK
         if head.startswith(b"get /reset"):
             self._tally.reset()

@@ -33,7 +33,7 @@ class TimingReceiver:
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self._server.server_port}/hook"
+        self.url = f"http://127.0.0.1:{self._server.server_port}/"
 
     def note(self, document_id: str, arrived_at: float) -> None:
         """Note an arrival."""

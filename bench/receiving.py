@@ -48,11 +48,11 @@ def counting_receiver() -> Iterator[str]:
 
 @contextmanager
 def some_destinations(side: Side, keys: Sequence[str], url: str) -> Iterator[None]:
-    """Make destinations that are gone afterwards, all at one URL."""
+    """Make destinations that are gone afterwards, each with a path of its own below a URL."""
     engine = make_engine(side.database_url, application_name="bench")
     with transaction(engine) as connection:
         for key in keys:
-            given = DestinationInput(key=key, url=url)
+            given = DestinationInput(key=key, url=f"{url}{key}")
             made = make_destination(DEFAULT_TENANT, given, now=datetime.now(UTC))
             destinations.create(connection, made)
     engine.dispose()
