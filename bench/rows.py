@@ -8,7 +8,6 @@ order of acceptance, vacuumed and analysed.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
 
 import psycopg
 
@@ -46,11 +45,24 @@ SELECT 1, id, seq, version, %(destination)s, %(state)s, 'broadcast', %(attempts)
 FROM documents WHERE tenant_id = 1 ORDER BY id LIMIT %(count)s
 """
 
+_TRACES = {
+    "INSERT INTO tombstones (tenant_id, document_id, version, seq)"
+    " SELECT 1, gen_random_uuid(), 0, n FROM generate_series(1, %(count)s::bigint) n": 1,
+    "INSERT INTO receipts (tenant_id, chunk_id, tries, applied_at, stored)"
+    " SELECT 1, gen_random_uuid(), 1, now(), 100 FROM generate_series(1, %(count)s::bigint)": 10,
+    "INSERT INTO counters (tenant_id, name, destination_id, hour, amount)"
+    " SELECT 1, 'deliveries.delivered', gen_random_uuid(), now(), 10"
+    " FROM generate_series(1, %(count)s::bigint)": 10,
+    "INSERT INTO batch_counts (tenant_id, batch_id, name, amount)"
+    " SELECT 1, gen_random_uuid(), 'stored', 10 FROM generate_series(1, %(count)s::bigint)": 10,
+}
+"""Statements, and of how many documents each makes one row."""
+
 PIECE = 250_000
 
 
 def make_documents(database_url: str, count: int) -> None:
-    """Add documents of about 30 words, and tidy up as autovacuum would."""
+    """Add documents of about 30 words."""
     with psycopg.connect(database_url, autocommit=True) as connection:
         connection.execute("CREATE TEMP TABLE bench_texts (number int PRIMARY KEY, content text)")
         with connection.cursor() as cursor:
@@ -62,8 +74,6 @@ def make_documents(database_url: str, count: int) -> None:
             bounds = {"first": FIRST_SEQ, "from": start, "to": min(start + PIECE, count) - 1}
             connection.execute(_DOCUMENTS, bounds)
         connection.execute("DROP TABLE bench_texts")
-        connection.execute("VACUUM (ANALYZE) documents")
-        connection.execute("CHECKPOINT")
 
 
 def make_deliveries(
@@ -96,9 +106,15 @@ def make_deliveries(
         connection.execute(_DELIVERIES, values)
 
 
-def tidy(database_url: str, tables: Sequence[str]) -> None:
-    """Vacuum and analyse, as autovacuum would."""
+def make_traces(database_url: str, count: int) -> None:
+    """Add what so many documents leave behind: receipts, counters, tombstones."""
     with psycopg.connect(database_url, autocommit=True) as connection:
-        for table in tables:
-            connection.execute(f"VACUUM (ANALYZE) {table}")
+        for statement, share in _TRACES.items():
+            connection.execute(statement, {"count": count // share})
+
+
+def tidy(database_url: str) -> None:
+    """Vacuum and analyse everything, as autovacuum would."""
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute("VACUUM (ANALYZE)")
         connection.execute("CHECKPOINT")

@@ -232,17 +232,25 @@ def _read(connection: Connection, statement: Any, values: dict[str, Any]) -> lis
     ]
 
 
+# Reads the first entry of each of the two indexes. EXISTS would leave the way to the planner, which
+# takes states and destinations for independent, expects a match within a few rows and reads the
+# whole table when there is none: 270 ms with 3 million deliveries, against 0.4 ms.
+SOMETHING_DUE = (
+    "((SELECT d.seq FROM deliveries d WHERE d.tenant_id = {tenant} AND d.destination_id = {id}"
+    "  AND d.state = 'pending' AND d.attempts = 0 ORDER BY d.seq LIMIT 1) IS NOT NULL"
+    " OR COALESCE((SELECT d.due_at FROM deliveries d"
+    "  WHERE d.tenant_id = {tenant} AND d.destination_id = {id}"
+    "  AND d.state = 'pending' AND d.attempts > 0 ORDER BY d.due_at LIMIT 1) <= now(), false))"
+)
+"""SQL condition: a destination has a delivery that may be sent now."""
+
+
 def has_due(connection: Connection, tenant_id: int, destination_id: uuid.UUID) -> bool:
     """Tell whether anything may be sent to a destination now."""
+    condition = SOMETHING_DUE.format(tenant=":tenant_id", id=":destination_id")
     return bool(
         connection.execute(
-            text(
-                "SELECT EXISTS (SELECT 1 FROM deliveries WHERE tenant_id = :tenant_id"
-                "  AND destination_id = :destination_id AND state = 'pending' AND attempts = 0)"
-                " OR EXISTS (SELECT 1 FROM deliveries WHERE tenant_id = :tenant_id"
-                "  AND destination_id = :destination_id AND state = 'pending' AND attempts > 0"
-                "  AND due_at <= now())"
-            ),
+            text(f"SELECT {condition}"),
             {"tenant_id": tenant_id, "destination_id": destination_id},
         ).scalar_one()
     )
@@ -355,9 +363,15 @@ def cancel_of_deleted_destinations(
             "WITH gone AS (SELECT id FROM destinations WHERE tenant_id = :tenant_id"
             "  AND deleted_at IS NOT NULL),"
             " open AS (SELECT d.tenant_id, d.document_id, d.seq, d.destination_id, d.generation"
-            "  FROM gone CROSS JOIN LATERAL (SELECT * FROM deliveries"
-            "   WHERE tenant_id = :tenant_id AND destination_id = gone.id AND state = 'pending'"
-            "   LIMIT :limit) d LIMIT :limit),"
+            # One index each; neither serves `state = 'pending'` alone, and without an order the
+            # planner prefers to read the table until it has found enough.
+            "  FROM gone CROSS JOIN LATERAL ("
+            "   (SELECT * FROM deliveries WHERE tenant_id = :tenant_id AND destination_id = gone.id"
+            "    AND state = 'pending' AND attempts = 0 ORDER BY seq LIMIT :limit)"
+            "   UNION ALL"
+            "   (SELECT * FROM deliveries WHERE tenant_id = :tenant_id AND destination_id = gone.id"
+            "    AND state = 'pending' AND attempts > 0 ORDER BY due_at LIMIT :limit)"
+            "  ) d LIMIT :limit),"
             " locked AS (SELECT d.tenant_id, d.document_id, d.seq, d.destination_id, d.generation"
             "  FROM deliveries d JOIN open USING"
             "   (tenant_id, document_id, seq, destination_id, generation)"

@@ -6,6 +6,8 @@ import uuid
 
 from sqlalchemy import Connection, text
 
+from app.storage.deliveries import SOMETHING_DUE
+
 
 def take(connection: Connection, tenant_id: int, name: str, every_seconds: float) -> bool:
     """Tell whether it is this caller's turn; at most one caller per period gets True."""
@@ -26,20 +28,16 @@ def take(connection: Connection, tenant_id: int, name: str, every_seconds: float
 def waiting_destinations(connection: Connection, tenant_id: int) -> list[uuid.UUID]:
     """Return enabled destinations that have something due and nobody who holds them.
 
-    A probe with EXISTS per destination: a DISTINCT over the backlog costs 95 ms per million rows,
-    this 4 ms for 1,000 destinations (design 2.5).
+    A probe of two indexes per destination: a DISTINCT over the backlog costs 95 ms per million
+    rows, this 4 ms for 1,000 destinations (design 2.5).
     """
     rows = connection.execute(
         text(
-            "SELECT s.id FROM destinations s LEFT JOIN destination_runtime r"
+            "SELECT s.id FROM destinations s LEFT JOIN destination_runtime r"  # noqa: S608  (constants only)
             " ON r.tenant_id = s.tenant_id AND r.destination_id = s.id"
             " WHERE s.tenant_id = :tenant_id AND s.deleted_at IS NULL AND s.enabled"
             " AND (r.holder IS NULL OR r.lease_expires_at < clock_timestamp())"
-            " AND (EXISTS (SELECT 1 FROM deliveries d WHERE d.tenant_id = s.tenant_id"
-            "   AND d.destination_id = s.id AND d.state = 'pending' AND d.attempts = 0)"
-            "  OR EXISTS (SELECT 1 FROM deliveries d WHERE d.tenant_id = s.tenant_id"
-            "   AND d.destination_id = s.id AND d.state = 'pending' AND d.attempts > 0"
-            "   AND d.due_at <= now()))"
+            f" AND {SOMETHING_DUE.format(tenant='s.tenant_id', id='s.id')}"
         ),
         {"tenant_id": tenant_id},
     )

@@ -28,6 +28,7 @@ def measure(run: Run) -> PartResult:
     say(f"  making {count:,} rows")
     run.servers.empty_database(LARGE)
     rows.make_documents(run.servers.database_url(LARGE), count)
+    rows.tidy(run.servers.database_url(LARGE))
     findings, rounds = [], {}
     for kind, random_ids in KINDS.items():
         turns = _compare(run, random_ids=random_ids)

@@ -248,6 +248,11 @@ def test_open_deliveries_of_a_deleted_destination_are_cancelled_in_batches(
 ):
     target = make_target()
     store(*(make_document() for _ in range(5)), to=(target,))
+    # Two wait to be tried again.
+    tried = [one.key for one in read(engine, target).fresh[:2]]
+    retry = datetime.now(UTC) + timedelta(hours=1)
+    lease = take(engine, target)
+    record(engine, lease, *(result(key, DeliveryState.PENDING, due_at=retry) for key in tried))
     with transaction(engine) as connection:
         assert destinations.soft_delete(connection, DEFAULT_TENANT, target.id)
         assert not destinations.soft_delete(connection, DEFAULT_TENANT, target.id)
@@ -255,6 +260,23 @@ def test_open_deliveries_of_a_deleted_destination_are_cancelled_in_batches(
         assert deliveries.cancel_of_deleted_destinations(connection, DEFAULT_TENANT, limit=3) == 3
         assert deliveries.cancel_of_deleted_destinations(connection, DEFAULT_TENANT, limit=3) == 2
         assert deliveries.cancel_of_deleted_destinations(connection, DEFAULT_TENANT, limit=3) == 0
+
+
+def test_a_retry_is_due_at_its_time_and_not_before(engine, make_document, make_target, store):
+    target = make_target()
+    store(make_document(), to=(target,))
+    lease = take(engine, target)
+    (one,) = read(engine, target).fresh
+
+    def due_after(moment):
+        record(engine, lease, result(one.key, DeliveryState.PENDING, due_at=moment))
+        with transaction(engine) as connection:
+            leases.release(connection, lease)
+            waiting = ticks.waiting_destinations(connection, DEFAULT_TENANT)
+            return deliveries.has_due(connection, DEFAULT_TENANT, target.id), waiting
+
+    assert due_after(datetime.now(UTC) + timedelta(hours=1)) == (False, [])
+    assert due_after(datetime.now(UTC) - timedelta(seconds=1)) == (True, [target.id])
 
 
 def test_a_tick_belongs_to_one_caller_per_period(engine):
