@@ -14,9 +14,10 @@ from functools import lru_cache
 from itertools import accumulate, islice
 from pathlib import Path
 
+import numpy as np
 import orjson
 
-from models.artifact import DEFAULT_PATH, MODEL_FILE
+from models.artifact import ARRAY_FILES, DEFAULT_PATH, WORDS_FILE
 
 SEED = 7
 STREAM_WORDS = 200_000
@@ -77,12 +78,10 @@ def write_ndjson(file: Path, count: int, words: int, ids: Iterator[str] | None =
 
 def _vocabulary() -> list[str]:
     """Return the model's plain words, the most frequent first."""
-    import joblib  # noqa: PLC0415  (scikit-learn takes a second; most parts need no text)
-
-    vectorizer = joblib.load(DEFAULT_PATH / MODEL_FILE).steps[0][1]
-    indexes = vectorizer.vocabulary_
-    plain = (word for word in indexes if word.isascii() and word.isalpha())
-    return sorted(plain, key=lambda word: (vectorizer.idf_[indexes[word]], word))
+    words = (DEFAULT_PATH / WORDS_FILE).read_text(encoding="utf-8").split()
+    idf = np.load(DEFAULT_PATH / ARRAY_FILES["idf"]).tolist()
+    plain = [one for one in zip(idf, words, strict=True) if one[1].isascii() and one[1].isalpha()]
+    return [word for _, word in sorted(plain)]
 
 
 def _in_sentence(position: int, word: str) -> str:
