@@ -61,10 +61,16 @@ class World:
     quiet: uuid.UUID
 
 
-def make_world(engine: Engine, database_url: str, count: int) -> World:
+def make_world(engine: Engine, database_url: str, count: int, *, tidy: bool = True) -> World:
     """Fill empty tables: so many documents, delivered to three destinations among 100.
 
     Two large backlogs make a planner expect a match everywhere; that is when it errs.
+
+    Args:
+        engine: on the database.
+        database_url: of it.
+        count: documents.
+        tidy: vacuum and analyse. Without, as in a young installation, the planner knows sizes only.
     """
     rows.make_documents(database_url, count)
     ids = [_destination(engine, f"bench-{number}") for number in range(DESTINATIONS)]
@@ -73,7 +79,8 @@ def make_world(engine: Engine, database_url: str, count: int) -> World:
     rows.make_deliveries(database_url, parked, count, attempts=1, parked=True)
     rows.make_deliveries(database_url, quiet, count // 10, state="delivered", attempts=1)
     rows.make_traces(database_url, count)
-    rows.tidy(database_url)
+    if tidy:
+        rows.tidy(database_url)
     with transaction(engine) as connection:
         lease = leases.acquire(connection, TENANT, busy, "bench", 3600)
         assert lease is not None  # noqa: S101  (nobody else wants it)
@@ -219,20 +226,36 @@ STATEMENTS: Mapping[str, Call] = {
 
 
 @dataclass(frozen=True, slots=True)
+class Scan:
+    """A node that reads a table or an index.
+
+    Attributes:
+        kind: "Seq Scan", "Index Scan", …
+        source: the index where there is one, else the table.
+        condition: by which the index is entered, as Postgres writes it.
+    """
+
+    kind: str
+    source: str
+    condition: str
+
+
+@dataclass(frozen=True, slots=True)
 class Explained:
     """A statement and how Postgres goes about it."""
 
     statement: str
     plan: Mapping[str, Any]
 
-    def scans(self) -> Iterator[tuple[str, str]]:
-        """Yield (kind of scan, table) of every node that reads a table."""
+    def scans(self) -> Iterator[Scan]:
+        """Yield every node that reads a table or an index."""
         waiting = [self.plan]
         while waiting:
             node = waiting.pop()
             waiting += node.get("Plans", [])
-            if "Relation Name" in node and "Scan" in node["Node Type"]:
-                yield node["Node Type"], node["Relation Name"]
+            source = node.get("Index Name") or node.get("Relation Name")
+            if source and "Scan" in node["Node Type"]:
+                yield Scan(node["Node Type"], source, node.get("Index Cond", ""))
 
 
 def explain(engine: Engine, call: Call, world: World) -> list[Explained]:

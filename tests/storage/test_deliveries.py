@@ -243,6 +243,33 @@ def test_recording_and_superseding_the_same_rows_do_not_deadlock(
     assert failures == []
 
 
+def test_a_result_that_supersede_had_to_wait_for_does_not_hide_the_row(
+    engine, make_document, make_target, store
+):
+    target = make_target()
+    old = make_document()
+    store(old, to=(target,))
+    lease = take(engine, target)
+    (first,) = read(engine, target).fresh
+    newer = make_document(id=old.id)
+    with transaction(engine) as connection:
+        deliveries.record(connection, lease, [result(first.key, DeliveryState.PENDING, due_at=NOW)])
+        thread = threading.Thread(target=store, args=(newer,), kwargs={"to": (target,)})
+        thread.start()
+        wait_until_somebody_waits_for_a_lock(engine)
+    thread.join()
+    assert state_of(engine, first.key) == "superseded"
+    assert [one.key.seq for one in read(engine, target).fresh] == [newer.seq]
+
+
+def wait_until_somebody_waits_for_a_lock(engine):
+    for _ in range(1000):
+        with transaction(engine) as connection:
+            if connection.execute(text("SELECT 1 FROM pg_locks WHERE NOT granted")).first():
+                return
+    pytest.fail("nobody waited")
+
+
 def test_open_deliveries_of_a_deleted_destination_are_cancelled_in_batches(
     engine, make_document, make_target, store
 ):
