@@ -15,13 +15,13 @@ MARK = "<!-- bench: {name} -->"
 END = "<!-- bench: end -->"
 
 
-def table(records: Iterable[Record]) -> str:
-    """Return all findings as one Markdown table."""
+def table(records: Iterable[Record], section: str = "") -> str:
+    """Return the findings of a section as one Markdown table."""
     lines = [HEAD]
     for record in records:
-        if record.void is not None:
+        if record.void is not None and not section:
             lines.append(f"| {record.part} | **void** | | {_cell(record.void)} |")
-        lines += [_row(finding) for finding in record.result.findings]
+        lines += [_row(one) for one in record.result.findings if one.section == section]
     return "\n".join(lines) + "\n"
 
 
@@ -62,6 +62,7 @@ def with_blocks(text: str, records: Mapping[str, Record]) -> str:
     every = list(records.values())
     for name, content in (
         ("table", table(every)),
+        ("statements", table(every, "statements")),
         ("machine", machines(every)),
         ("plots", pictures(every)),
     ):

@@ -32,6 +32,7 @@ class Finding:
         asked: None where nothing was asked.
         sense: which side of ``asked`` is good.
         detail: what it was computed from, for people.
+        section: of which table it is a line; empty for the main one.
     """
 
     what: str
@@ -40,6 +41,7 @@ class Finding:
     asked: float | None = None
     sense: Sense = "at least"
     detail: str = ""
+    section: str = ""
 
     @property
     def holds(self) -> bool | None:

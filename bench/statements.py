@@ -41,6 +41,8 @@ from bench import rows
 CHUNK = 500
 PAGE = 200
 DESTINATIONS = 100
+BACKLOG = 1_000_000
+"""Deliveries that wait for a destination, at most."""
 TENANT = DEFAULT_TENANT
 
 
@@ -75,18 +77,23 @@ def make_world(engine: Engine, database_url: str, count: int, *, tidy: bool = Tr
     rows.make_documents(database_url, count)
     ids = [_destination(engine, f"bench-{number}") for number in range(DESTINATIONS)]
     busy, parked, quiet = ids[10], ids[50], ids[90]
-    rows.make_deliveries(database_url, busy, count)
-    rows.make_deliveries(database_url, parked, count, attempts=1, parked=True)
-    rows.make_deliveries(database_url, quiet, count // 10, state="delivered", attempts=1)
-    rows.make_traces(database_url, count)
+    backlog = min(count, BACKLOG)
+    rows.make_deliveries(database_url, busy, backlog)
+    rows.make_deliveries(database_url, parked, backlog, attempts=1, parked=True)
+    rows.make_deliveries(database_url, quiet, backlog // 10, state="delivered", attempts=1)
+    rows.make_traces(database_url, backlog)
     if tidy:
         rows.tidy(database_url)
     with transaction(engine) as connection:
         lease = leases.acquire(connection, TENANT, busy, "bench", 3600)
         assert lease is not None  # noqa: S101  (nobody else wants it)
-        # From all over the table, as updates are.
+        # From all over the backlog, as updates are.
         stored = connection.execute(
-            text("SELECT id, seq FROM documents ORDER BY content LIMIT :chunk"), {"chunk": CHUNK}
+            text(
+                "SELECT document_id AS id, seq FROM deliveries WHERE destination_id = :busy"
+                " ORDER BY md5(document_id::text) LIMIT :chunk"
+            ),
+            {"busy": busy, "chunk": CHUNK},
         )
         return World(
             stored=[(row.id, row.seq) for row in stored], busy=lease, parked=parked, quiet=quiet

@@ -1,4 +1,4 @@
-"""Bulk into a table of 5 million rows ÷ into an empty one."""
+"""Bulk into a table of 5 million rows ÷ into an empty one, and statements on both."""
 
 from __future__ import annotations
 
@@ -6,8 +6,12 @@ import shutil
 import uuid
 from collections.abc import Iterator
 from random import Random
+from statistics import median
 
-from bench import rows
+from sqlalchemy import text
+
+from app.storage.engine import make_engine, transaction
+from bench import statements
 from bench.results import Finding, PartResult, Void, ratio
 from bench.run import Run, say
 from bench.sides import Side, docyard
@@ -16,25 +20,27 @@ from bench.upload import upload
 WORDS = 30
 ASKED = 0.75
 LARGE = "bench_large"
-BYTES_PER_ROW = 1_000
-"""With its index, its log and a margin: about 450 were seen."""
+EMPTY = "empty table"
+SMALL_ROWS = 50_000
+TIMES = 9
+BYTES_PER_ROW = 2_000
+"""With indexes, deliveries, log and a margin."""
 KINDS = {"ids as the service makes them (UUIDv7)": False, "random ids of the client (UUIDv4)": True}
 
 
 def measure(run: Run) -> PartResult:
-    """Measure with rising ids, and with random ones, which touch the whole index."""
+    """Time the statements first; then bulk with rising ids, and with random ones.
+
+    Random ids touch the whole index.
+    """
     count = run.scale.rows
     _require_space(run, count)
-    say(f"  making {count:,} rows")
-    run.servers.empty_database(LARGE)
-    rows.make_documents(run.servers.database_url(LARGE), count)
-    rows.tidy(run.servers.database_url(LARGE))
-    findings, rounds = [], {}
+    findings, rounds = _statements(run), {}
     for kind, random_ids in KINDS.items():
         turns = _compare(run, random_ids=random_ids)
         what = f"NDJSON bulk, {WORDS} words, {kind}, stored and classified/s"
         rounds[what] = turns
-        found, detail = ratio(turns, _full(count), "empty table")
+        found, detail = ratio(turns, _full(count), EMPTY)
         findings.append(
             Finding(
                 what=f"{what} with {count:,} rows ÷ empty table",
@@ -45,6 +51,35 @@ def measure(run: Run) -> PartResult:
         )
     run.servers.drop_database(LARGE)
     return PartResult(findings=findings, rounds=rounds)
+
+
+def _statements(run: Run) -> list[Finding]:
+    """Time each statement on small tables and on the large ones, which stay."""
+    took: dict[int, dict[str, float]] = {}
+    for count in (SMALL_ROWS, run.scale.rows):
+        say(f"  making {count:,} rows, and their deliveries")
+        run.servers.empty_database(LARGE)
+        engine = make_engine(run.servers.database_url(LARGE), application_name="bench")
+        world = statements.make_world(engine, run.servers.database_url(LARGE), count)
+        took[count] = {
+            name: median(statements.milliseconds(engine, call, world) for _ in range(TIMES))
+            for name, call in statements.STATEMENTS.items()
+        }
+        with transaction(engine) as connection:
+            # What is measured next goes to nobody.
+            connection.execute(text("UPDATE destinations SET enabled = false"))
+            connection.execute(text("UPDATE config_versions SET version = version + 1"))
+        engine.dispose()
+    return [
+        Finding(
+            what=name,
+            found=ms,
+            unit="ms",
+            detail=f"{took[SMALL_ROWS][name]:.3g} ms with {SMALL_ROWS:,} rows",
+            section="statements",
+        )
+        for name, ms in took[run.scale.rows].items()
+    ]
 
 
 def _compare(run: Run, *, random_ids: bool) -> dict[str, list[float]]:
@@ -64,9 +99,7 @@ def _compare(run: Run, *, random_ids: bool) -> dict[str, list[float]]:
             raise Void(message)
         return stored.rate(sent.began_at)
 
-    return run.take_turns(
-        {"empty table": lambda: rate(empty), _full(run.scale.rows): lambda: rate(large)}
-    )
+    return run.take_turns({EMPTY: lambda: rate(empty), _full(run.scale.rows): lambda: rate(large)})
 
 
 def _full(count: int) -> str:
