@@ -41,15 +41,16 @@ def json_faults(value: Any, pointer: str = "", depth: int = 0) -> Iterator[Viola
             yield Violation(pointer, fault)
     elif depth >= MAX_DEPTH:
         yield Violation(pointer, f"is nested deeper than {MAX_DEPTH} levels")
-    elif isinstance(value, dict):
-        for key, item in value.items():
-            if fault := text_fault(key):
-                yield Violation(pointer, f"has a key that {fault}")
-                continue
-            yield from json_faults(item, f"{pointer}/{escape(key)}", depth + 1)
     else:
-        for index, item in enumerate(value):
-            yield from json_faults(item, f"{pointer}/{index}", depth + 1)
+        members = value.items() if isinstance(value, dict) else enumerate(value)
+        for key, item in members:
+            if isinstance(key, str) and (fault := text_fault(key)):
+                yield Violation(pointer, f"has a key that {fault}")
+            # Only containers are worth a generator: there may be millions of the others.
+            elif isinstance(item, dict | list):
+                yield from json_faults(item, f"{pointer}/{escape(str(key))}", depth + 1)
+            elif fault := _scalar_fault(item):
+                yield Violation(f"{pointer}/{escape(str(key))}", fault)
 
 
 def _scalar_fault(value: Any) -> str | None:
