@@ -19,9 +19,9 @@ from app.domain.documents import Lane
 from app.queue.names import LANES
 
 TURNS = 8
-BULK_AT_ONCE = 2
-"""Messages of a bulk load that a process works on side by side. They are full chunks: two keep a
-processor busy, and more would only make single documents wait for it."""
+BULK_AT_ONCE = 1
+"""Messages of a bulk load that a process works on side by side. They are full chunks, which keep a
+processor busy: two made single documents wait twice as long."""
 
 
 class LaneQueue(queue.Queue[Any]):
