@@ -55,7 +55,7 @@ fmt: development ## Format the code and fix what can be fixed
 	$(PY) -m ruff format .
 	$(PY) -m ruff check --fix .
 
-bench: development ## Measure against the baselines in bench/
+bench: development ## Measure everything against the baselines; about 40 minutes (ARGS='bulk --short')
 	$(PY) -m bench $(ARGS)
 
 migrate: runtime ## Bring the database that DATABASE_URL names to the newest schema

@@ -69,7 +69,8 @@ def main() -> int:
         facts = machine(running)
         say(", ".join(f"{name} {value}" for name, value in facts.items()))
         records = {name: _record(name, running, scale, facts) for name in asked.parts or PARTS}
-    print(report.table(records.values()))
+    for section in ("", "statements"):
+        print(report.table(records.values(), section))
     if kept is not None:
         every = results.read(kept) | records
         ordered = {name: every[name] for name in PARTS if name in every}
@@ -109,7 +110,7 @@ def _arguments() -> argparse.Namespace:
     )
     asked = parser.parse_args()
     if unknown := [name for name in asked.parts if name not in PARTS]:
-        parser.error(f"no such part: {', '.join(unknown)}")
+        parser.error(f"no such part: {', '.join(unknown)} (there are {', '.join(PARTS)})")
     return asked
 
 

@@ -22,7 +22,7 @@ def table(records: Iterable[Record], section: str = "") -> str:
         if record.void is not None and not section:
             lines.append(f"| {record.part} | **void** | | {_cell(record.void)} |")
         lines += [_row(one) for one in record.result.findings if one.section == section]
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines) + "\n" if len(lines) > 1 else ""
 
 
 def machines(records: Iterable[Record]) -> str:
