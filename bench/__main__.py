@@ -17,6 +17,7 @@ import statistics
 import sys
 import tempfile
 import timeit
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -68,15 +69,13 @@ def main() -> int:
     with servers() as running:
         facts = machine(running)
         say(", ".join(f"{name} {value}" for name, value in facts.items()))
-        records = {name: _record(name, running, scale, facts) for name in asked.parts or PARTS}
+        records: dict[str, Record] = {}
+        for name in asked.parts or PARTS:
+            records[name] = _record(name, running, scale, facts)
+            if kept is not None:
+                _keep(records, kept)
     for section in ("", "statements"):
         print(report.table(records.values(), section))
-    if kept is not None:
-        every = results.read(kept) | records
-        ordered = {name: every[name] for name in PARTS if name in every}
-        results.write(kept, ordered)
-        if kept == results.KEPT:
-            report.write_docs(results.read(kept))
     return int(any(record.void is not None for record in records.values()))
 
 
@@ -127,6 +126,10 @@ def _record(name: str, running: Servers, scale: Scale, facts: Mapping[str, Any])
         result = PARTS[name](Run(running, scale))
     except Void as error:
         void = str(error)
+    except Exception as error:  # noqa: BLE001  (what other parts take half an hour for still counts)
+        traceback.print_exc()
+        void = f"{type(error).__name__}: {error}"
+    if void is not None:
         say(f"  void: {void}")
     return Record(
         part=name,
@@ -136,6 +139,14 @@ def _record(name: str, running: Servers, scale: Scale, facts: Mapping[str, Any])
         result=result,
         void=void,
     )
+
+
+def _keep(records: Mapping[str, Record], file: Path) -> None:
+    """Keep records beside those of parts that were not measured now, and render them."""
+    every = {**results.read(file), **records}
+    results.write(file, {name: every[name] for name in PARTS if name in every})
+    if file == results.KEPT:
+        report.write_docs(results.read(file))
 
 
 def _command(arguments: Sequence[str]) -> str:

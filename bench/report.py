@@ -34,13 +34,13 @@ def machines(records: Iterable[Record]) -> str:
         by_run.setdefault(sentence, []).append(record.part)
     if len(by_run) == 1:
         return next(iter(by_run)) + "\n"
-    return "\n".join(f"- {', '.join(parts)}: {run}" for run, parts in by_run.items()) + "\n"
+    return "".join(f"- {', '.join(parts)}: {run}\n" for run, parts in by_run.items())
 
 
 def pictures(records: Iterable[Record]) -> str:
     """Return the plots as Markdown images."""
     every = [plot for record in records for plot in record.result.plots]
-    return "\n\n".join(f"![{plot.title}]({plot.name}.svg)" for plot in every) + "\n"
+    return "".join(f"![{plot.title}]({plot.name}.svg)\n\n" for plot in every)
 
 
 def write_docs(records: Mapping[str, Record], docs: Path = DOCS) -> list[Path]:
