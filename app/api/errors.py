@@ -24,6 +24,7 @@ STATUS: dict[type[DocyardError], int] = {
     errors.BatchTooLong: 413,
     errors.DestinationUrlRefused: 422,
     errors.EncodingUnsupported: 415,
+    errors.ExceedsQueue: 413,
     errors.NotFound: 404,
     errors.BatchNotFound: 404,
     errors.DocumentNotFound: 404,

@@ -11,7 +11,7 @@ from typing import NamedTuple, Protocol
 
 from app.api.bodies import encode_with_id, parse
 from app.domain.documents import Lane, lane_of
-from app.domain.errors import InvalidInput, Unavailable
+from app.domain.errors import DocyardError, InvalidInput, Unavailable
 from app.domain.ndjson import Line, TooLong
 from app.queue.append import BatchPart
 from app.queue.intake import Intake
@@ -204,6 +204,8 @@ class Upload:
                     raise Stopped(
                         503, error.code, str(error), retry_after_seconds=error.retry_after_seconds
                     ) from None
+            except DocyardError as error:
+                raise Stopped(413, error.code, str(error)) from None
             else:
                 return
             await asyncio.sleep(pause)

@@ -6,7 +6,8 @@
     ├── InvalidInput                what was sent is wrong, with the places named
     │   ├── BatchTooLong
     │   ├── DestinationUrlRefused
-    │   └── EncodingUnsupported
+    │   ├── EncodingUnsupported
+    │   └── ExceedsQueue
     ├── NotFound
     │   ├── BatchNotFound
     │   ├── DocumentNotFound
@@ -91,6 +92,19 @@ class DestinationUrlRefused(InvalidInput):
 
     def __init__(self, reason: str) -> None:
         super().__init__([Violation("/url", reason)])
+
+
+class ExceedsQueue(InvalidInput):
+    """What came at once is larger than all the memory of Redis that may be filled."""
+
+    code = "exceeds_queue"
+
+    def __init__(self, maxmemory: int) -> None:
+        sentence = (
+            f"Redis has {maxmemory / 1_000_000:.0f} MB in all and could not hold this even when"
+            " empty; send it in smaller parts."
+        )
+        super().__init__([Violation("", sentence)])
 
 
 class EncodingUnsupported(InvalidInput):

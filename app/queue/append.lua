@@ -3,13 +3,16 @@
 -- KEYS: ids, bodies, delayed bodies, seq, accepted, queued, marks, and the batch if it is one
 -- ARGV: lane, wake channel, high-water mark of the lane, seconds that a mark lives, mark,
 --       seconds that a batch lives, whether the batch ends with this append (1 or 0),
+--       bytes of this append in memory, share of maxmemory that the lane may fill,
 --       then per chunk: message id, documents in it, head, tail
 -- Returns {1, first order number}, {0, 0} when this very append was done before,
---         {-1, documents queued} when the lane is full.
+--         {-1, documents queued} when the lane is full, {-2, bytes in use} when memory is short,
+--         {-3, maxmemory} when this server could never hold it.
 
 local ids, bodies, delayed, seq_key, accepted, queued_key, marks, batch = unpack(KEYS)
 local lane, channel, high_water = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local mark_seconds, mark, batch_seconds, batch_ends = ARGV[4], ARGV[5], ARGV[6], ARGV[7]
+local size, share = tonumber(ARGV[8]), tonumber(ARGV[9])
 
 -- A repeat of an append whose answer was lost.
 if redis.call("sismember", marks, mark) == 1 then
@@ -27,6 +30,19 @@ if queued >= high_water then
     return {-1, queued}
 end
 
+-- Asked here and not by the client: between its question and its append others may append as well.
+-- Servers that do not tell have no limit that we know of.
+local memory = redis.pcall("info", "memory")
+if type(memory) == "string" then
+    local most = tonumber(string.match(memory, "maxmemory:(%d+)") or "0")
+    local used = tonumber(string.match(memory, "used_memory:(%d+)") or "0")
+    if most > 0 and size > most * share then
+        return {-3, most}
+    elseif most > 0 and used + size > most * share then
+        return {-2, used}
+    end
+end
+
 -- This server's clock, so that all web processes share one; never back, whatever the clock does.
 local time = redis.call("time")
 local now = tonumber(time[1]) * 1000000 + tonumber(time[2])
@@ -35,7 +51,7 @@ local first = math.max(tonumber(redis.call("get", seq_key) or "0") + 1, now)
 local seq = first
 redis.call("sadd", marks, mark)
 redis.call("expire", marks, mark_seconds)
-for base = 8, #ARGV, 4 do
+for base = 10, #ARGV, 4 do
     local message_id, count = ARGV[base], tonumber(ARGV[base + 1])
     local body = ARGV[base + 2] .. string.format("%.0f", seq) .. ARGV[base + 3]
     redis.call("hset", bodies, message_id, body)

@@ -21,8 +21,7 @@ from redis.exceptions import (
 )
 
 from app.domain.documents import Lane
-from app.domain.errors import QueueFull, QueueUnavailable
-from app.queue.memory import MemoryWatch
+from app.domain.errors import ExceedsQueue, QueueFull, QueueUnavailable
 from app.queue.messages import ChunkMessage
 from app.queue.names import Keys
 
@@ -39,7 +38,14 @@ PATIENCE_SECONDS = 1.0
 FIRST_PAUSE_SECONDS = 0.02
 LONGEST_PAUSE_SECONDS = 0.25
 
-_FULL = -1
+MEMORY_SHARE = {Lane.HIGH: 0.8, Lane.NORMAL: 0.8, Lane.BULK: 0.6}
+"""Of ``maxmemory``, from which on a lane takes nothing: a full Redis cannot even be drained, since
+fetching and acknowledging write as well (S4). Bulk loads leave room to single documents."""
+LARGE_BYTES = 1 << 20
+OVERHEAD = 1.25
+"""Bytes in Redis per byte appended: its allocator rounds up."""
+
+_FULL, _SHORT, _NEVER = -1, -2, -3
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,11 +83,11 @@ class Appender:
             high_water: queued documents from which on a lane is full.
             deadline_seconds: how long an append in doubt is repeated.
         """
+        self._client = client
         self._pool = client.connection_pool
         self._keys = keys
         self._high_water = high_water
         self._deadline_seconds = deadline_seconds
-        self._memory = MemoryWatch(client)
 
     async def append(
         self, lane: Lane, chunks: Sequence[ChunkMessage], batch: BatchPart | None = None
@@ -93,14 +99,16 @@ class Appender:
 
         Raises:
             QueueFull: the lane is above its mark, or Redis is short of memory.
+            ExceedsQueue: Redis is too small for it, even when empty.
             QueueUnavailable: Redis did not confirm.
         """
-        command = self._command(lane, chunks, batch)
-        size = sum(len(chunk.tail) for chunk in chunks)
+        size = int(sum(len(one.head) + len(one.tail) for one in chunks) * OVERHEAD)
+        command = self._command(lane, chunks, batch, size)
         started, pause, in_doubt = time.monotonic(), FIRST_PAUSE_SECONDS, False
         while True:
             try:
-                await self._refuse_when_short(lane, size)
+                if size > LARGE_BYTES:
+                    await self._refuse_without_room(lane, size)
                 status, number = await self._send(command)
                 break
             except _NotAppendedError as error:
@@ -116,13 +124,23 @@ class Appender:
             pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
         if status == _FULL:
             raise QueueFull(lane, f"{number} documents are queued in it")
+        if status == _SHORT:
+            raise QueueFull(lane, "Redis is short of memory")
+        if status == _NEVER:
+            raise ExceedsQueue(int(number))
 
-    async def _refuse_when_short(self, lane: Lane, size: int) -> None:
+    async def _refuse_without_room(self, lane: Lane, size: int) -> None:
+        """Ask before a large append: on its way into the script it is in Redis' memory already."""
         try:
-            short = await self._memory.short(size)
+            memory: dict[str, Any] = await self._client.info("memory")
         except (RedisError, OSError) as error:
             raise _NotAppendedError from error
-        if short:
+        usable = memory.get("maxmemory", 0) * MEMORY_SHARE[lane]
+        if not usable:
+            return
+        if 2 * size > usable:
+            raise ExceedsQueue(memory["maxmemory"])
+        if memory.get("used_memory", 0) + 2 * size > usable:
             raise QueueFull(lane, "Redis is short of memory")
 
     async def _send(self, command: Sequence[Any]) -> tuple[int, Any]:
@@ -152,7 +170,7 @@ class Appender:
         return answer[0], answer[1]
 
     def _command(
-        self, lane: Lane, chunks: Sequence[ChunkMessage], batch: BatchPart | None
+        self, lane: Lane, chunks: Sequence[ChunkMessage], batch: BatchPart | None, size: int
     ) -> list[Any]:
         names, call_id = self._keys, chunks[0].chunk_id
         keys = [
@@ -177,6 +195,8 @@ class Appender:
             call_id.bytes,
             BATCH_SECONDS,
             int(batch is not None and batch.ends),
+            size,
+            MEMORY_SHARE[lane],
         ]
         for chunk in chunks:
             command += (chunk.redis_message_id, chunk.count, chunk.head, chunk.tail)

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 import redis.asyncio
 
 from app.domain.documents import DEFAULT_TENANT, Lane
-from app.domain.errors import QueueFull, QueueUnavailable, Unavailable
+from app.domain.errors import DocyardError, QueueFull, QueueUnavailable
 from app.queue.append import Appender, BatchPart
 from app.queue.messages import ChunkMessage, chunk_message
 from app.queue.names import Keys
@@ -90,6 +90,7 @@ class Intake:
 
         Raises:
             QueueFull: the lane, this process or Redis holds too much already.
+            ExceedsQueue: Redis is too small for what comes at once.
             QueueUnavailable: Redis did not confirm; the document may or may not have been taken.
         """
         await self._wait((encoded,), len(encoded), lane, None)
@@ -152,19 +153,19 @@ class Intake:
             count += len(taken[-1].documents)
         return taken
 
-    async def _append(self, lane: Lane, taken: Sequence[_Waiting]) -> Unavailable | None:
+    async def _append(self, lane: Lane, taken: Sequence[_Waiting]) -> DocyardError | None:
         documents = [document for one in taken for document in one.documents]
         try:
             await self._appender.append(
                 lane, self._split(lane, documents, taken[0].batch), taken[0].batch
             )
-        except Unavailable as error:
+        except DocyardError as error:
             return error
         except Exception as error:  # noqa: BLE001  (no request may wait for ever)
             return QueueUnavailable(f"{type(error).__name__}: {error}"[:200])
         return None
 
-    def _settle(self, taken: Sequence[_Waiting], failure: Unavailable | None) -> None:
+    def _settle(self, taken: Sequence[_Waiting], failure: DocyardError | None) -> None:
         for one in taken:
             self._waiting_bytes -= one.size
             if one.appended.done():  # the client went away

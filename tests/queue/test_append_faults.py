@@ -14,7 +14,7 @@ import redis
 
 from app.domain.documents import Lane
 from app.domain.errors import QueueFull, QueueUnavailable
-from app.queue import memory
+from app.queue import append
 from app.queue.append import MARK_SECONDS, PATIENCE_SECONDS
 from app.queue.connection import connect_async
 from app.queue.intake import Intake, IntakeLimits, high_water_marks
@@ -175,7 +175,7 @@ def test_a_read_only_replica_confirms_nothing(make_valkey, look):
 
 
 def test_out_of_memory_is_a_full_queue_and_leaves_nothing_half_done(make_valkey, look, monkeypatch):
-    monkeypatch.setattr(memory, "MOST_SHARE", 1_000)
+    monkeypatch.setitem(append.MEMORY_SHARE, Lane.NORMAL, 1_000)
     server = make_valkey()
     client = look(server.url)
 
