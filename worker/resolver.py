@@ -10,9 +10,9 @@ import asyncio
 import ipaddress
 import socket
 from collections.abc import Sequence
+from typing import Protocol
 
-from aiohttp import AsyncResolver
-from aiohttp.abc import AbstractResolver
+import aiodns
 
 from app.domain.addresses import Network, refusal
 
@@ -41,25 +41,65 @@ class NameUnresolved(OSError):
         super().__init__(f"the name {host} could not be resolved: {reason}")
 
 
+class Names(Protocol):
+    """Knows the addresses of names."""
+
+    async def addresses(self, host: str) -> list[str]:
+        """Return the numeric addresses of a name, of both families.
+
+        Raises:
+            OSError: it has none, or nobody says; ``strerror`` is the reason.
+        """
+
+    async def close(self) -> None:
+        """End what is under way."""
+
+
+class CaresNames:
+    """Asks the name servers of the system, and its hosts file first, through c-ares.
+
+    It asks for all names at once on a thread of its own, so a zone whose servers are dead delays
+    only those who wait for it.
+    """
+
+    def __init__(self) -> None:
+        """Start; on the running loop."""
+        self._cares = aiodns.DNSResolver(timeout=TRY_SECONDS, tries=TRIES)
+
+    async def addresses(self, host: str) -> list[str]:
+        """Return the addresses of a name."""
+        try:
+            found = await self._cares.getaddrinfo(
+                host,
+                socket.AF_UNSPEC,
+                type=socket.SOCK_STREAM,
+                # Only of the families that this machine has addresses of itself.
+                flags=socket.AI_ADDRCONFIG,
+            )
+        except aiodns.error.DNSError as error:
+            raise OSError(None, str(error.args[-1])) from error
+        return [node.addr[0].decode("ascii") for node in found.nodes]
+
+    async def close(self) -> None:
+        """End the look-ups that are under way."""
+        await self._cares.close()
+
+
 class VettedResolver:
     """Turns hosts into addresses that may be called.
 
-    c-ares (the default) asks for all names at once on a thread of its own and reads the hosts file,
-    so a zone whose servers are dead delays only those who wait for it. Answers are kept for some
-    seconds, and who asks for the same name shares one look-up.
+    Answers are kept for some seconds, and who asks for the same name shares one look-up.
     """
 
-    def __init__(
-        self, allowed: Sequence[Network] = (), *, resolver: AbstractResolver | None = None
-    ) -> None:
+    def __init__(self, allowed: Sequence[Network] = (), *, names: Names | None = None) -> None:
         """Keep the parts; on the running loop.
 
         Args:
             allowed: private networks that the operator vouches for.
-            resolver: asked for names.
+            names: asked for addresses; c-ares unless given.
         """
         self._allowed = tuple(allowed)
-        self._resolver = resolver or AsyncResolver(timeout=TRY_SECONDS, tries=TRIES)
+        self._names = names or CaresNames()
         self._loop = asyncio.get_running_loop()
         self._answers: dict[str, tuple[float, list[str]]] = {}
         self._under_way: dict[str, asyncio.Task[list[str]]] = {}
@@ -82,7 +122,7 @@ class VettedResolver:
         """End the look-ups that are under way."""
         for task in self._under_way.values():
             task.cancel()
-        await self._resolver.close()
+        await self._names.close()
 
     async def _look_up(self, host: str) -> list[str]:
         fresh_until, answer = self._answers.get(host, (0.0, []))
@@ -99,14 +139,14 @@ class VettedResolver:
     async def _ask(self, host: str) -> list[str]:
         try:
             async with asyncio.timeout(LOOKUP_SECONDS):
-                found = await self._resolver.resolve(host, 0, socket.AF_UNSPEC)
+                found = await self._names.addresses(host)
         except TimeoutError:
             raise NameUnresolved(host, f"no answer within {LOOKUP_SECONDS:g} s") from None
         except OSError as error:
             raise NameUnresolved(host, error.strerror or str(error)) from error
         if not found:
             raise NameUnresolved(host, "it has no address")
-        return [one["host"] for one in found]
+        return found
 
     def _on_asked(self, host: str, task: asyncio.Task[list[str]]) -> None:
         del self._under_way[host]

@@ -13,7 +13,6 @@ from types import TracebackType
 from typing import Self
 
 import structlog
-from aiohttp.abc import AbstractResolver
 from yarl import URL
 
 from app import __version__
@@ -31,7 +30,7 @@ from app.domain.signing import (
 )
 from worker.connections import Connections, Origin
 from worker.exchange import Answer, AnswerUnreadable, NoAnswer
-from worker.resolver import AddressRefused, NameUnresolved, VettedResolver
+from worker.resolver import AddressRefused, Names, NameUnresolved, VettedResolver
 
 LOG = structlog.get_logger(__name__)
 
@@ -90,17 +89,15 @@ class Target:
 class Sender:
     """Sends to all destinations; use it as a context on the running loop."""
 
-    def __init__(
-        self, allowed: Sequence[Network] = (), *, resolver: AbstractResolver | None = None
-    ) -> None:
+    def __init__(self, allowed: Sequence[Network] = (), *, names: Names | None = None) -> None:
         """Prepare; nothing is opened before the first request.
 
         Args:
             allowed: private networks that destinations may live in.
-            resolver: asked for names; c-ares unless given.
+            names: asked for addresses; c-ares unless given.
         """
         self._loop = asyncio.get_running_loop()
-        self._resolver = VettedResolver(allowed, resolver=resolver)
+        self._resolver = VettedResolver(allowed, names=names)
         self._connections = Connections(self._resolver)
 
     async def __aenter__(self) -> Self:

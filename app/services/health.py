@@ -17,7 +17,7 @@ from app.settings import Durability
 from app.storage.destinations import count
 from app.storage.documents import count_estimate
 from app.storage.engine import transaction
-from app.storage.migrate import current_revision, head_revision
+from app.storage.revisions import current_revision, needed_revision
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +66,7 @@ def _database_fault(engine: Engine) -> str | None:
             found = current_revision(connection)
     except DatabaseUnavailable as error:
         return str(error)
-    needed = head_revision()
+    needed = needed_revision()
     # A newer schema is fine: during a deploy the old version runs on for a while.
     if found is None or found < needed:
         return f"schema {found or 'missing'}, {needed} is needed: run `python -m app migrate`"

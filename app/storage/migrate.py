@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
-from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, NullPool, create_engine, text
 from sqlmodel import SQLModel
 
 from app.storage import tables  # noqa: F401  (fills the metadata)
 from app.storage.engine import sqlalchemy_url
+from app.storage.revisions import MIGRATIONS, needed_revision
 
-FOLDER = Path(__file__).parent / "migrations"
 ONE_AT_A_TIME = 0x446F6379  # "Docy": key of the advisory lock below
 
 
@@ -26,21 +23,7 @@ def migrate(url: str) -> str:
         # Bound to the transaction, so that it also holds through a pooler.
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": ONE_AT_A_TIME})
         command.upgrade(_config(connection), "head")
-    return head_revision()
-
-
-def head_revision() -> str:
-    """Return the revision that this code needs."""
-    head = ScriptDirectory(str(FOLDER)).get_current_head()
-    if head is None:  # pragma: no cover - only in a broken checkout
-        message = f"{FOLDER} holds no migration"
-        raise RuntimeError(message)
-    return head
-
-
-def current_revision(connection: Connection) -> str | None:
-    """Return the revision of the database, None when it was never migrated."""
-    return MigrationContext.configure(connection).get_current_revision()
+    return needed_revision()
 
 
 def differences(engine: Engine) -> list[object]:
@@ -52,7 +35,7 @@ def differences(engine: Engine) -> list[object]:
 
 def _config(connection: Connection) -> Config:
     config = Config()
-    config.set_main_option("script_location", str(FOLDER))
+    config.set_main_option("script_location", str(MIGRATIONS))
     config.set_main_option("path_separator", "os")
     config.attributes["connection"] = connection
     return config

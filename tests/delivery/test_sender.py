@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 import uvloop
-from aiohttp.abc import AbstractResolver
 from standardwebhooks import Webhook
 
 from app.domain.deliveries import OutcomeKind
@@ -39,9 +38,9 @@ def target(url, timeout_seconds=5.0):
     return Target.of(replace(DESTINATION, url=url, timeout_seconds=timeout_seconds))
 
 
-def send(url, *, timeout_seconds=5.0, allowed=(LOOPBACK,), resolver=None):
+def send(url, *, timeout_seconds=5.0, allowed=(LOOPBACK,), names=None):
     async def run():
-        async with Sender(allowed, resolver=resolver) as sender:
+        async with Sender(allowed, names=names) as sender:
             return await sender.send(target(url, timeout_seconds), "msg_1", PAYLOAD)
 
     return uvloop.run(run())
@@ -466,29 +465,17 @@ def test_a_trusted_certificate_must_be_for_the_name_that_is_called(tls_receiver,
 # Addresses
 
 
-class Names(AbstractResolver):
+class Names:
     """Answers in turn what it was given, as a name server may that has something in mind."""
 
     def __init__(self, *answers):
         self.answers = list(answers)
         self.asked = 0
 
-    async def resolve(self, host, port=0, family=socket.AF_INET):  # noqa: ARG002
+    async def addresses(self, host):
         self.asked += 1
         answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
-        if callable(answer):
-            return await answer(host)
-        return [
-            {
-                "hostname": host,
-                "host": one,
-                "port": port,
-                "family": socket.AF_INET6 if ":" in one else socket.AF_INET,
-                "proto": 0,
-                "flags": socket.AI_NUMERICHOST,
-            }
-            for one in answer
-        ]
+        return await answer(host) if callable(answer) else answer
 
     async def close(self):
         pass
@@ -521,7 +508,7 @@ def test_odd_notations_of_an_address_reach_nobody(receiver, host):
 
 def test_a_name_with_only_refused_addresses_is_refused(receiver):
     names = Names(["10.0.0.1", "192.168.0.1", "::ffff:127.0.0.2"])
-    outcome = send(f"http://trap.example:{receiver.port}/", allowed=(), resolver=names)
+    outcome = send(f"http://trap.example:{receiver.port}/", allowed=(), names=names)
     assert outcome.kind is OutcomeKind.PERMANENT
     assert "10.0.0.1 is a private address" in outcome.error
 
@@ -532,7 +519,7 @@ def test_of_several_addresses_only_the_allowed_ones_are_connected(make_receiver)
     names = Names(["127.0.0.2", "127.0.0.1"])
     allowed = (ipaddress.ip_network("127.0.0.1/32"),)
     for _ in range(3):
-        outcome = send(f"http://two.example:{inside.port}/", allowed=allowed, resolver=names)
+        outcome = send(f"http://two.example:{inside.port}/", allowed=allowed, names=names)
         assert outcome.kind is OutcomeKind.SUCCESS
     assert (len(outside.received), len(inside.received)) == (3, 0)
 
@@ -547,7 +534,7 @@ def test_a_name_that_changes_its_answer_gains_nothing(make_receiver, monkeypatch
 
     async def run():
         url = f"http://rebind.example:{inside.port}/"
-        async with Sender(allowed, resolver=names) as sender:
+        async with Sender(allowed, names=names) as sender:
             return [await sender.send(target(url), "msg_1", PAYLOAD) for _ in range(3)]
 
     outcomes = uvloop.run(run())
@@ -565,7 +552,7 @@ def test_a_dead_zone_delays_only_those_who_wait_for_it(receiver, monkeypatch):
     names = Names(never)
 
     async def run():
-        async with Sender([LOOPBACK], resolver=names) as sender:
+        async with Sender([LOOPBACK], names=names) as sender:
             dead = [
                 asyncio.create_task(sender.send(target(f"http://dead{n}.example/"), "m", PAYLOAD))
                 for n in (1, 1, 1, 2)
@@ -588,7 +575,7 @@ def test_names_of_the_hosts_file_are_found(receiver):
 
 def test_a_name_that_does_not_exist_is_a_temporary_failure():
     names = Names(_raise_not_found)
-    outcome = send("http://nowhere.example/", resolver=names)
+    outcome = send("http://nowhere.example/", names=names)
     assert outcome.kind is OutcomeKind.TEMPORARY
     assert outcome.error == "the name nowhere.example could not be resolved: not found"
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import pytest
+from alembic.script import ScriptDirectory
 from sqlalchemy import text
 
 from app.domain.errors import DatabaseUnavailable
 from app.storage import migrate
 from app.storage.engine import make_engine, sqlalchemy_url, transaction
+from app.storage.revisions import MIGRATIONS, current_revision, needed_revision
 from app.storage.tables import SQLModel
 
 
@@ -18,7 +20,23 @@ def test_the_migrations_make_what_the_tables_say(database_url):
 
 
 def test_migrating_again_changes_nothing(database_url):
-    assert migrate.migrate(database_url) == migrate.head_revision()
+    assert migrate.migrate(database_url) == needed_revision()
+
+
+def test_the_revisions_of_code_and_database_are_what_alembic_says(database_url, postgres_url):
+    scripts = ScriptDirectory(str(MIGRATIONS))
+    assert needed_revision() == scripts.get_current_head()
+    for url, expected in ((database_url, needed_revision()), (postgres_url, None)):
+        engine = make_engine(url, application_name="test")
+        with transaction(engine) as connection:
+            assert current_revision(connection) == expected
+        engine.dispose()
+
+
+def test_revisions_sort_as_they_follow_each_other():
+    scripts = ScriptDirectory(str(MIGRATIONS))
+    order = [script.revision for script in scripts.walk_revisions()]
+    assert order == sorted(order, reverse=True)
 
 
 def test_every_table_has_the_tenant_first_in_its_key():
