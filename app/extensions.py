@@ -5,9 +5,23 @@ from __future__ import annotations
 import importlib
 from typing import TypeVar
 
+from pydantic import BaseModel
+
 from app.domain.errors import SettingsInvalid
+from app.settings import Settings
 
 T = TypeVar("T")
+
+
+def load_event_model(settings: Settings) -> type[BaseModel] | None:
+    """Import the model that events must fit, if there is one.
+
+    Raises:
+        SettingsInvalid: there is no such model.
+    """
+    if settings.event_model is None:
+        return None
+    return load_class("EVENT_MODEL", settings.event_model, BaseModel)
 
 
 def load_class(setting: str, place: str, base: type[T]) -> type[T]:

@@ -7,7 +7,6 @@ from contextlib import asynccontextmanager
 
 import structlog
 from fastapi import FastAPI
-from pydantic import BaseModel
 from redis.exceptions import RedisError
 from starlette.routing import Route
 
@@ -19,7 +18,7 @@ from app.api.bulk import PostBulk
 from app.api.events import EventReader, PostEvent, batch_ok
 from app.api.intake import PostDocument
 from app.api.parts import Parts
-from app.extensions import load_class
+from app.extensions import load_event_model
 from app.queue.connection import connect_async
 from app.queue.durability import read_durability, require
 from app.queue.intake import Intake, IntakeLimits, high_water_marks
@@ -52,9 +51,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         telemetry={"tracing": False, "metrics": False, "logs": False, "operation_spans": False},
     )
     app.state.settings = settings
-    read_event = EventReader(
-        load_class("EVENT_MODEL", settings.event_model, BaseModel) if settings.event_model else None
-    )
+    read_event = EventReader(load_event_model(settings))
     app.router.routes[:0] = [
         Route("/documents", PostDocument(settings.max_body_bytes), methods=["POST"]),
         Route("/documents/batch", PostArray(read_document, accepted), methods=["POST"]),

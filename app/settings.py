@@ -102,7 +102,7 @@ class Settings(BaseSettings):
             return tuple(ipaddress.ip_network(part.strip()) for part in value.split(",") if part)
         return value
 
-    @field_validator("admin_api_key")
+    @field_validator("admin_api_key", "event_model")
     @classmethod
     def _not_blank(cls, key: str | None) -> str | None:
         return key.strip() or None if key else None

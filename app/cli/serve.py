@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from app.domain.errors import SettingsInvalid
+from app.extensions import load_event_model
 from app.settings import Settings, environment_with, load_settings
 
 SHUTDOWN_SECONDS = 20
@@ -24,6 +25,8 @@ def serve(
     """Serve the HTTP API until SIGTERM."""
     settings = load_settings(host=host, port=port, web_concurrency=web_concurrency)
     settings.require_guarded_bind()
+    # Several web processes would die of a wrong one and be started again, for ever.
+    load_event_model(settings)
     listening = bind(settings)
     run(settings, listening)
 

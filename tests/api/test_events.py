@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import base64
 import json
+import os
+import subprocess
 import sys
 import textwrap
 import uuid
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 from cloudevents.core.bindings.http import to_binary, to_structured
@@ -19,6 +22,7 @@ from app.main import create_app
 from app.settings import Settings
 from tests.api.test_batches import queued_documents
 
+PROJECT = Path(__file__).parents[2]
 # As no serialiser would write it: what arrives must be these bytes.
 EVENT = '{ "b":1.50,\t"a" : "n\u00e4me \\u00e9 \\u0000 \\/", "b": [1e2 , {}]}'
 
@@ -133,6 +137,25 @@ def test_a_model_of_ones_own_refuses_by_place_and_changes_nothing(
 def test_a_model_that_is_none_refuses_the_start(place, says):
     with pytest.raises(SettingsInvalid, match=says):
         create_app(Settings(event_model=place))
+
+
+@pytest.mark.parametrize("processes", ["1", "2"])
+def test_serve_ends_with_a_sentence_instead_of_starting_without_the_model(processes):
+    environment = {**os.environ, "EVENT_MODEL": "nowhere_at_all:Order"}
+    done = subprocess.run(
+        [sys.executable, "-m", "app", "serve", "--port", "0", "--web-concurrency", processes],
+        cwd=PROJECT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 1
+    assert done.stderr == (
+        "EVENT_MODEL=nowhere_at_all:Order cannot be imported"
+        " (ModuleNotFoundError: No module named 'nowhere_at_all').\n"
+    )
 
 
 # CloudEvents
