@@ -24,7 +24,7 @@ from app.api.errors import answer
 from app.api.parts import Parts
 from app.domain.cloudevents import from_binary, from_structured
 from app.domain.documents import lane_of
-from app.domain.errors import DocyardError, InvalidInput, Violation
+from app.domain.errors import DocyardError
 
 BATCH_TYPE = b"application/cloudevents-batch"
 STRUCTURED_TYPE = b"application/cloudevents"
@@ -71,11 +71,7 @@ def read_structured(body: bytes) -> Member:
     Raises:
         InvalidInput: names the places that are wrong.
     """
-    try:
-        event = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raise InvalidInput([Violation("", f"This is no JSON: {error}.")]) from None
-    return _member(from_structured(event))
+    return _member(from_structured(body))
 
 
 def read_binary(headers: Mapping[bytes, bytes], body: bytes) -> Member:

@@ -17,6 +17,8 @@ from urllib.parse import unquote
 import orjson
 
 from app.domain.errors import InvalidInput, Violation
+from app.domain.json_arrays import member
+from app.domain.text import json_faults, text_fault
 
 REQUIRED = ("id", "source", "type")
 ATTRIBUTE = "cloudevent"
@@ -26,28 +28,31 @@ NAMESPACE = uuid.UUID("5d0c4a51-6a3b-5c0e-9c55-0f6f3d0c1e01")
 HEADER_PREFIX = b"ce-"
 
 
-def from_structured(event: Any) -> dict[str, Any]:
+def from_structured(sent: bytes) -> dict[str, Any]:
     """Return the document of an event in JSON form.
 
     Args:
-        event: parsed JSON.
+        sent: the event. Data that is no string becomes the content as it stands there.
 
     Raises:
         InvalidInput: names the members that are wrong.
     """
+    event = _parsed(sent)
     if not isinstance(event, dict):
         raise _invalid("", "A CloudEvent is a JSON object.")
     context = {name: value for name, value in event.items() if name not in {"data", "data_base64"}}
-    if "data" in event and "data_base64" in event:
-        raise _invalid("/data_base64", "An event has data or data_base64, not both.")
-    if "data_base64" in event:
-        content = _decoded(event["data_base64"])
-    elif event.get("data") is None:
-        raise _invalid("/data", "The event has no data, so there is nothing to classify.")
-    else:
-        data = event["data"]
-        content = data if isinstance(data, str) else orjson.dumps(data).decode()
-    return _document(context, content, "/data")
+    data, encoded = event.get("data"), event.get("data_base64")
+    if encoded is not None:
+        if data is not None:
+            raise _invalid("/data_base64", "An event has data or data_base64, not both.")
+        try:
+            content = _text(_decoded(encoded), context.get("datacontenttype"))
+        except InvalidInput as error:
+            raise error.within("/data_base64") from None
+        return _document(context, content, "/data_base64")
+    if data is None or isinstance(data, str):
+        return _document(context, data or "", "/data")
+    return _document(context, member(sent, "data").decode(), "/data")
 
 
 def from_binary(headers: Mapping[bytes, bytes], body: bytes) -> dict[str, Any]:
@@ -71,15 +76,12 @@ def from_binary(headers: Mapping[bytes, bytes], body: bytes) -> dict[str, Any]:
                 raise _invalid(f"/{name}", "This is not percent-encoded UTF-8.") from None
     if b"content-type" in headers:
         context["datacontenttype"] = headers[b"content-type"].decode("latin-1")
-    try:
-        content = body.decode()
-    except UnicodeDecodeError as error:
-        raise _invalid("", f"The data is not UTF-8 (byte {error.start}).") from None
-    return _document(context, content, "")
+    return _document(context, _text(body, context.get("datacontenttype")), "")
 
 
 def _document(context: dict[str, Any], content: str, place: str) -> dict[str, Any]:
-    violations = []
+    # Under `attributes` they stand one level deeper.
+    violations = list(json_faults(context, depth=1))
     if context.get("specversion") != "1.0":
         violations.append(Violation("/specversion", "Only CloudEvents 1.0 are understood."))
     for name in REQUIRED:
@@ -90,6 +92,8 @@ def _document(context: dict[str, Any], content: str, place: str) -> dict[str, An
         violations.append(
             Violation(place, "The event has no data, so there is nothing to classify.")
         )
+    if fault := text_fault(content):
+        violations.append(Violation(place, fault))
     if violations:
         raise InvalidInput(violations)
     return {
@@ -99,11 +103,36 @@ def _document(context: dict[str, Any], content: str, place: str) -> dict[str, An
     }
 
 
-def _decoded(data: Any) -> str:
+def _text(data: bytes, content_type: Any) -> str:
+    """Return data as text. A JSON string becomes what it says, as it does in an event in JSON form.
+
+    Args:
+        data: as it was sent.
+        content_type: what it is said to be. What is said to be JSON must be.
+    """
+    media_type = str(content_type).partition(";")[0].strip().lower()
+    if data and media_type.endswith(("/json", "+json")):
+        value = _parsed(data)
+        if isinstance(value, str):
+            return value
     try:
-        return base64.b64decode(data, validate=True).decode()
+        return data.decode()
+    except UnicodeDecodeError as error:
+        raise _invalid("", f"The data is not UTF-8 (byte {error.start}).") from None
+
+
+def _parsed(text: bytes) -> Any:
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        raise _invalid("", f"This is no JSON: {error}.") from None
+
+
+def _decoded(data: Any) -> bytes:
+    try:
+        return base64.b64decode(data, validate=True)
     except (binascii.Error, TypeError, ValueError):
-        raise _invalid("/data_base64", "This is not base64 of UTF-8 text.") from None
+        raise _invalid("", "This is not base64.") from None
 
 
 def _invalid(pointer: str, detail: str) -> InvalidInput:

@@ -1,4 +1,4 @@
-"""The elements of a JSON array, as the bytes that were sent.
+"""The elements of a JSON array, and a member of an object, as the bytes that were sent.
 
 Elements are validated one by one afterwards, so this only finds where each begins and ends: it
 need not judge what is inside, and a 16 MiB array does not become Python objects all at once.
@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+
+import orjson
 
 # Possessive, so that a string which is never closed costs one pass and not many.
 _TOKEN = re.compile(rb'"(?:[^"\\]++|\\.)*+"|["\[\]{},]', re.DOTALL)
@@ -53,6 +55,22 @@ def elements(text: bytes) -> Iterator[bytes]:
                 return
     message = "The array has no end."
     raise NotAnArray(message)
+
+
+def member(text: bytes, name: str) -> bytes:
+    """Return the value of an object's member; of several with this name the last, as parsers do.
+
+    Args:
+        text: an object that a parser has accepted.
+        name: of a member that it has.
+    """
+    found = b""
+    for pair in elements(b"[%b]" % text.strip(_WHITESPACE)[1:-1]):
+        key = _TOKEN.match(pair)
+        assert key is not None  # noqa: S101  (a parser has accepted it)
+        if orjson.loads(key[0]) == name:
+            found = pair[key.end() :].lstrip(_WHITESPACE)[1:].lstrip(_WHITESPACE)
+    return found
 
 
 def _require_end(text: bytes, closing: re.Match[bytes]) -> None:

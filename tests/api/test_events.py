@@ -216,6 +216,26 @@ def test_text_data_is_the_content(web):
     assert [one["content"] for one in queued_documents(web)] == ["plain text"] * 2
 
 
+@pytest.mark.parametrize("kind", ["application/json", "text/vnd.a+json; charset=utf-8"])
+def test_json_data_is_kept_as_it_stands_and_a_string_is_what_it_says(web, kind):
+    data = '{ "b":1.50,\t"n": 123456789012345678901234, "a" : "n\u00e4me \\u00e9", "b": [1e2 , {}]}'
+    named = {"specversion": "1.0", "id": "1", "source": "/s", "type": "t"}
+    structured = json.dumps({**named, "datacontenttype": kind})[:-1]
+    headers = {"Content-Type": kind} | {f"ce-{name}": value for name, value in named.items()}
+    for content, sent_as in ((data, data), ("zw\u00f6lf", '"zw\\u00f6lf"')):
+        encoded = base64.b64encode(sent_as.encode()).decode()
+        for body in (
+            f'{structured},"data": {sent_as} }}',
+            f'{structured},"data_base64":"{encoded}"}}',
+        ):
+            kind_of_form = {"Content-Type": "application/cloudevents+json"}
+            assert post(web, "/documents", body, kind_of_form).status == 202
+        assert post(web, "/documents", sent_as, headers).status == 202
+        documents = queued_documents(web)[-3:]
+        assert [one["content"] for one in documents] == [content] * 3
+        assert documents[0] == documents[1] == documents[2]
+
+
 def test_a_batch_of_events_is_queued_whole_and_the_last_of_an_id_wins(web):
     events = [
         cloud_event({"n": 1}),
@@ -266,8 +286,10 @@ def changed(**fields):
         (changed(data=..., data_base64=7), "/data_base64"),
         (changed(data=..., data_base64=base64.b64encode(b"\xff").decode()), "/data_base64"),
         (changed(data_base64="YQ=="), "/data_base64"),
-        (changed(data="a\0b"), "/content"),
-        (changed(extension="a\0b"), "/attributes/cloudevent/extension"),
+        (changed(data=..., data_base64="AA=="), "/data_base64"),
+        (changed(data=..., data_base64="eyI=", datacontenttype="text/json"), "/data_base64"),
+        (changed(data="a\0b"), "/data"),
+        (changed(extension="a\0b"), "/extension"),
     ],
 )
 def test_what_is_no_event_is_refused_by_its_place(web, body, place):
@@ -287,5 +309,8 @@ def test_a_binary_event_without_its_headers_is_refused(web):
     assert web.ask("POST", "/documents", b"\xff", headers).status == 422
     assert web.ask("POST", "/documents", b"", headers).status == 422
     assert web.ask("POST", "/documents", b"text", headers | {"ce-x": "%ff"}).status == 422
+    assert web.ask("POST", "/documents", b"a\0", headers).status == 422
+    json_type = {"Content-Type": "application/json"}
+    assert web.ask("POST", "/documents", b'{"a": 1', headers | json_type).status == 422
     assert web.queued() == {}
     assert web.ask("POST", "/documents", b"text", headers).status == 202

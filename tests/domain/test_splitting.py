@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.domain.json_arrays import NotAnArray, elements
+from app.domain.json_arrays import NotAnArray, elements, member
 from app.domain.ndjson import TOO_LONG, LineSplitter
 
 
@@ -65,6 +65,23 @@ def test_elements_are_what_a_parser_finds(values, indent, ascii_only):
     text = json.dumps(values, indent=indent, ensure_ascii=ascii_only)
     found = list(elements(f" \n{text}\t ".encode(errors="surrogatepass")))
     assert [json.loads(one.decode(errors="surrogatepass")) for one in found] == values
+
+
+SPACE = st.text(alphabet=" \t\r\n", max_size=2)
+PAIRS = st.tuples(st.text(st.characters(codec="utf-8")), JSON, SPACE, st.booleans())
+
+
+@given(st.lists(PAIRS, min_size=1), st.data())
+def test_a_member_is_the_last_of_its_name_as_it_stands(pairs, data):
+    texts = {}
+    written = []
+    for name, value, space, ascii_only in pairs:
+        texts[name] = json.dumps(value, ensure_ascii=True, indent=len(space) or None)
+        key = json.dumps(name, ensure_ascii=ascii_only)
+        written.append(f"{space}{key}{space}:{space}{texts[name]}{space}")
+    name = data.draw(st.sampled_from(list(texts)))
+    text = f" {{{','.join(written)}}}\n"
+    assert member(text.encode(), name).decode() == texts[name]
 
 
 def parsed(text):
