@@ -1,4 +1,4 @@
-"""Request bodies: read within their bounds, and read as documents."""
+"""Request bodies: read within their bounds, read as documents, and left out of answers."""
 
 from __future__ import annotations
 
@@ -72,6 +72,11 @@ def too_large(scope: Scope, sentence: str) -> Response:
     # What is still to come of the body is not read.
     response.headers["Connection"] = "close"
     return response
+
+
+def wants_minimal(prefer: bytes) -> bool:
+    """Tell whether a ``Prefer`` header asks for an answer without the content."""
+    return any(part.strip() == b"return=minimal" for part in prefer.lower().split(b","))
 
 
 def parse(body: bytes) -> DocumentInput:

@@ -19,15 +19,18 @@ from app.api.bodies import (
     parse,
     read_body,
     too_large,
+    wants_minimal,
 )
 from app.api.errors import answer
 from app.api.parts import Parts
 from app.domain.cloudevents import from_binary, from_structured
 from app.domain.documents import lane_of
-from app.domain.errors import DocyardError
+from app.domain.errors import DocyardError, FormatUnsupported
 
-BATCH_TYPE = b"application/cloudevents-batch"
 STRUCTURED_TYPE = b"application/cloudevents"
+BATCH_TYPE = b"application/cloudevents-batch"
+FORMATS = {b"", b"json"}
+"""What may follow them behind a plus sign."""
 MARK = b"ce-specversion"
 """A request with this header is an event in binary form."""
 
@@ -43,19 +46,21 @@ class PostCloudEvents:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer 202 once all is durable, a problem otherwise."""
         headers = dict(scope["headers"])
-        content_type = headers.get(b"content-type", b"").lower()
-        # The longer one first: it begins like the other.
-        if content_type.startswith(BATCH_TYPE):
+        media_type = headers.get(b"content-type", b"").lower().partition(b";")[0].strip()
+        form, _, suffix = media_type.partition(b"+")
+        if form in (BATCH_TYPE, STRUCTURED_TYPE) and suffix not in FORMATS:
+            error = FormatUnsupported(media_type.decode("latin-1"))
+            await answer(Request(scope), error)(scope, receive, send)
+            return
+        if form == BATCH_TYPE:
             await self._batch(scope, receive, send)
             return
         parts: Parts = scope["app"].state.parts
         try:
             body = await read_body(receive, announced_length(scope), self._max_body_bytes)
-            structured = content_type.startswith(STRUCTURED_TYPE)
-            event = read_structured(body) if structured else read_binary(headers, body)
+            event = read_structured(body) if form == STRUCTURED_TYPE else read_binary(headers, body)
             await parts.intake.submit(event.encoded, event.lane)
-            location = {"Location": f"/documents/{event.id}"}
-            response = Response(event.encoded, 202, location, media_type="application/json")
+            response = _accepted(event, headers.get(b"prefer", b""))
         except DocyardError as error:
             response = answer(Request(scope), error)
         except BodyTooLarge:
@@ -81,6 +86,16 @@ def read_binary(headers: Mapping[bytes, bytes], body: bytes) -> Member:
         InvalidInput: names the places that are wrong.
     """
     return _member(from_binary(headers, body))
+
+
+def _accepted(event: Member, prefer: bytes) -> Response:
+    body, headers = event.encoded, {"Location": f"/documents/{event.id}"}
+    if wants_minimal(prefer):
+        document = orjson.loads(body)
+        del document["content"]
+        body = orjson.dumps(document)
+        headers["Preference-Applied"] = "return=minimal"
+    return Response(body, 202, headers, media_type="application/json")
 
 
 def _member(fields: dict[str, Any]) -> Member:

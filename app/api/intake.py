@@ -9,7 +9,15 @@ from __future__ import annotations
 from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 
-from app.api.bodies import DUMP, BodyTooLarge, ClientGone, parse, read_body, too_large
+from app.api.bodies import (
+    DUMP,
+    BodyTooLarge,
+    ClientGone,
+    parse,
+    read_body,
+    too_large,
+    wants_minimal,
+)
 from app.api.cloudevents import MARK, STRUCTURED_TYPE, PostCloudEvents
 from app.api.errors import answer
 from app.domain.documents import lane_of
@@ -58,13 +66,9 @@ class PostDocument:
             (b"content-type", b"application/json"),
             (b"location", f"/documents/{document.id}".encode()),
         ]
-        if prefer and _wants_minimal(prefer):
+        if prefer and wants_minimal(prefer):
             encoded = DUMP(document, exclude_unset=True, exclude={"content"})
             headers.append((b"preference-applied", b"return=minimal"))
         headers.append((b"content-length", str(len(encoded)).encode()))
         await send({"type": "http.response.start", "status": 202, "headers": headers})
         await send({"type": "http.response.body", "body": encoded})
-
-
-def _wants_minimal(prefer: bytes) -> bool:
-    return any(part.strip() == b"return=minimal" for part in prefer.lower().split(b","))

@@ -81,6 +81,7 @@ def _post_document() -> dict[str, Any]:
                 "headers": {"Location": {"schema": {"type": "string"}}},
             },
             "413": _problem_response("The body is too large."),
+            "415": _problem_response("CloudEvents are taken in JSON only."),
             "422": _problem_response("The document is not valid; nothing was queued."),
             "503": _problem_response("Not confirmed: send it again after `Retry-After`."),
         },

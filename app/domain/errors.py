@@ -7,7 +7,11 @@
     │   ├── BatchTooLong
     │   ├── DestinationUrlRefused
     │   ├── EncodingUnsupported
+<<<<<<< HEAD
     │   └── ExceedsQueue
+=======
+    │   └── FormatUnsupported
+>>>>>>> 6d2342f (Refuse CloudEvents in other formats than JSON by name)
     ├── NotFound
     │   ├── BatchNotFound
     │   ├── DocumentNotFound
@@ -114,6 +118,16 @@ class EncodingUnsupported(InvalidInput):
 
     def __init__(self, encoding: str) -> None:
         sentence = f"Content-Encoding {encoding[:50]!r} is not understood; gzip is."
+        super().__init__([Violation("", sentence)])
+
+
+class FormatUnsupported(InvalidInput):
+    """A CloudEvent is in a format that is not understood."""
+
+    code = "format_unsupported"
+
+    def __init__(self, media_type: str) -> None:
+        sentence = f"Content-Type {media_type[:50]!r} is not understood; CloudEvents in JSON are."
         super().__init__([Violation("", sentence)])
 
 

@@ -16,6 +16,8 @@ import pytest
 from cloudevents.core.bindings.http import to_binary, to_structured
 from cloudevents.core.formats.json import JSONFormat
 from cloudevents.core.v1.event import CloudEvent
+from cloudevents.v1 import conversion
+from cloudevents.v1.http import CloudEvent as OlderCloudEvent
 
 from app.domain.errors import SettingsInvalid
 from app.main import create_app
@@ -299,6 +301,36 @@ def test_what_is_no_event_is_refused_by_its_place(web, body, place):
     many = web.ask("POST", "/documents", b"[" + changed() + b"," + body + b"]", kind)
     assert many.status == 422, many.body
     assert web.queued() == {}
+
+
+@pytest.mark.parametrize("form", ["cloudevents+xml", "cloudevents-batch+avro; charset=utf-8"])
+def test_a_format_other_than_json_is_refused_by_its_name(web, form):
+    answer = web.ask("POST", "/documents", changed(), {"Content-Type": f"application/{form}"})
+    assert (answer.status, answer.json["code"]) == (415, "format_unsupported")
+    assert f"'application/{form.partition(';')[0]}'" in answer.json["detail"]
+    assert web.queued() == {}
+
+
+def test_an_event_can_be_left_out_of_the_answer(web):
+    headers = {"Content-Type": "Application/CloudEvents+JSON", "Prefer": "return=minimal"}
+    answer = web.ask("POST", "/documents", changed(), headers)
+    assert (answer.status, answer.headers["preference-applied"]) == (202, "return=minimal")
+    assert answer.json.keys() == {"id", "attributes"}
+    assert queued_documents(web)[0]["content"] == "text"
+
+
+@pytest.mark.parametrize("data", [{"a": 1.5, "b": ["z\u00f6lf"]}, [1, 2], "a text"])
+def test_events_of_the_references_older_interface_become_the_same_document(web, data):
+    named = {"source": "/s", "type": "t", "id": "1", "datacontenttype": "application/json"}
+    binary = conversion.to_binary(OlderCloudEvent(named, data))
+    structured = conversion.to_structured(OlderCloudEvent(named, data))
+    for headers, body in (binary, structured):
+        assert web.ask("POST", "/documents", body, dict(headers)).status == 202
+    first, second = queued_documents(web)
+    assert first["id"] == second["id"]
+    for document in (first, second):
+        content = document["content"]
+        assert (content if isinstance(data, str) else json.loads(content)) == data
 
 
 def test_a_binary_event_without_its_headers_is_refused(web):
