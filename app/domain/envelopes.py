@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import uuid
 from datetime import datetime
 from typing import Any, NamedTuple, TypedDict
@@ -11,6 +12,11 @@ import orjson
 DOCUMENT_CLASSIFIED = "document.classified"
 JSON = "application/json"
 TEXT = "text/plain; charset=utf-8"
+
+PARSED_CHARACTERS = 64 * 1024
+"""Longer contents are JSON or not by how they begin and end: parsing 8 MiB takes up to 0.3 s."""
+_WHITESPACE = " \t\r\n"
+_OPENING = re.compile(r'[ \t\r\n]*+(?:\{[ \t\r\n]*+["}]|\[[ \t\r\n]*+[]["{0-9tfn-])')
 
 
 class Payload(NamedTuple):
@@ -53,14 +59,19 @@ def webhook_id(document_id: uuid.UUID, seq: int, generation: int = 0) -> str:
 
 def raw(content: str) -> Payload:
     """Return a document's content alone, as it was sent: JSON if it is an object or an array."""
-    body = content.encode()
-    if content.lstrip()[:1] in {"{", "["}:
-        try:
-            orjson.loads(body)
-        except orjson.JSONDecodeError:
-            return Payload(body, TEXT)
-        return Payload(body, JSON)
-    return Payload(body, TEXT)
+    return Payload(content.encode(), JSON if _is_json(content) else TEXT)
+
+
+def _is_json(content: str) -> bool:
+    if not _OPENING.match(content):
+        return False
+    if len(content) > PARSED_CHARACTERS:
+        return content.rstrip(_WHITESPACE)[-1] in "]}"
+    try:
+        orjson.loads(content)
+    except orjson.JSONDecodeError:
+        return False
+    return True
 
 
 def document_classified(occurred_at: datetime, data: DocumentData) -> Payload:

@@ -4,7 +4,15 @@ from datetime import UTC, datetime
 
 import pytest
 
-from app.domain.envelopes import JSON, TEXT, DocumentData, document_classified, raw, webhook_id
+from app.domain.envelopes import (
+    JSON,
+    PARSED_CHARACTERS,
+    TEXT,
+    DocumentData,
+    document_classified,
+    raw,
+    webhook_id,
+)
 
 DOCUMENT = uuid.UUID("018f4e3a-0000-7000-8000-00000000002a")
 AT = datetime(2026, 11, 20, 12, 0, 0, 123456, tzinfo=UTC)
@@ -50,6 +58,9 @@ def test_the_body_is_a_standard_webhooks_envelope_around_the_document():
     }
 
 
+LONG = "x" * PARSED_CHARACTERS
+
+
 @pytest.mark.parametrize(
     ("content", "kind"),
     [
@@ -59,6 +70,18 @@ def test_the_body_is_a_standard_webhooks_envelope_around_the_document():
         ("[note] nothing", TEXT),
         ("plain näme", TEXT),
         ('"a string"', TEXT),
+        ("null", TEXT),
+        (' \r\n{"a" : 1.10}\t', JSON),
+        ("{ }", JSON),
+        ("[]", JSON),
+        ("{\\rtf1 text}", TEXT),
+        (f'{{"a": "{LONG}"}}\n', JSON),
+        (f'[["{LONG}"]]', JSON),
+        (f'{{"{LONG}}}', JSON),  # too long to be parsed for its type
+        (f"{{\\rtf1 {LONG}}}", TEXT),
+        (f"[see there] {LONG}]", TEXT),
+        (f"[1] {LONG}", TEXT),
+        (" " * len(LONG), TEXT),
     ],
 )
 def test_raw_is_the_content_byte_for_byte(content, kind):
