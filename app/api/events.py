@@ -7,10 +7,12 @@ destination with ``body: raw`` gets exactly these bytes.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import orjson
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -22,9 +24,8 @@ from app.api.bodies import (
     announced_length,
     read_body,
     too_large,
-    violations_of,
 )
-from app.api.errors import answer
+from app.api.errors import answer, pointer
 from app.api.parts import Parts
 from app.domain.documents import Lane
 from app.domain.errors import DocyardError, InvalidInput, Violation
@@ -60,7 +61,7 @@ class EventReader:
             try:
                 self._model.model_validate_json(text)
             except ValidationError as error:
-                raise InvalidInput(violations_of(error)) from None
+                raise InvalidInput(_violations(event, error)) from None
         document_id = new_id()
         encoded = b'{"id":"%b","content":%b}' % (str(document_id).encode(), orjson.dumps(text))
         return Member(document_id, encoded, Lane.NORMAL)
@@ -94,6 +95,29 @@ class PostEvent:
 def batch_ok(batch_id: uuid.UUID, members: Sequence[Member]) -> Response:  # noqa: ARG001  (a Respond)
     """Answer 200 for an array of events."""
     return _ok(f"/batches/{batch_id}")
+
+
+def _violations(event: Any, error: ValidationError) -> list[Violation]:
+    """Name the places in the event.
+
+    A model of the user's may have unions, and to Pydantic each member of one that it tried is a
+    step on the way: those are left out.
+    """
+    return [
+        Violation(pointer(list(_steps(event, one))), one["msg"])
+        for one in error.errors(include_url=False, include_input=False, include_context=False)
+    ]
+
+
+def _steps(event: Any, error: ErrorDetails) -> Iterator[str | int]:
+    for number, step in enumerate(error["loc"], 1):
+        if isinstance(event, dict) and step in event:
+            event = event[step]
+        elif isinstance(event, list) and step in range(len(event)):
+            event = event[int(step)]
+        elif error["type"] != "missing" or number < len(error["loc"]):
+            continue
+        yield step
 
 
 def _ok(location: str) -> Response:

@@ -98,9 +98,14 @@ def model(tmp_path, monkeypatch):
             """
             from pydantic import BaseModel
 
-            class Order(BaseModel):
+            class Customer(BaseModel):
+                name: str
+
+            class Order(BaseModel, extra="forbid"):
                 number: int
                 lines: list[dict[str, int]]
+                customer: int | Customer | None = None
+                more: bool = False
 
             class NoModel:
                 pass
@@ -119,8 +124,15 @@ def test_a_model_of_ones_own_refuses_by_place_and_changes_nothing(
     good = '{"number": "7", "lines": [{"a": 1}], "more": true}'
     assert post(web, "/v1/event", good).status == 200
     assert queued_documents(web)[0]["content"] == good
-    answer = post(web, "/v1/event", '{"number": 1, "lines": [{"a": 1}, {"b": "x"}]}')
-    assert (answer.status, answer.json["errors"][0]["pointer"]) == (422, "/lines/1/b")
+    for wrong, places in (
+        ('"lines": [{"a": 1}, {"b": "x"}]', {"/lines/1/b"}),
+        ('"lines": [], "colour": 1', {"/colour"}),
+        ('"lines": [], "customer": "me"', {"/customer"}),
+        ('"lines": [], "customer": {}', {"/customer", "/customer/name"}),
+    ):
+        answer = post(web, "/v1/event", f'{{"number": 1, {wrong}}}')
+        assert answer.status == 422
+        assert {one["pointer"] for one in answer.json["errors"]} == places
     answer = post(web, "/v1/batch", f'[{good}, {{"lines": []}}]')
     assert (answer.status, answer.json["errors"][0]["pointer"]) == (422, "/1/number")
     assert web.queued() == {"ingest": 1}
