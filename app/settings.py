@@ -49,7 +49,7 @@ class Settings(BaseSettings):
     require_durability: Literal["always", "everysec"] | None = None
     """Refuse to start on a Redis that promises less."""
     max_body_bytes: Annotated[int, Field(ge=1024)] = 8 * 1024 * 1024
-    """Largest body of ``POST /documents``, and longest line of ``POST /documents/bulk``."""
+    """Largest document: as a body, as a line of ``POST /documents/bulk``, within an array."""
     max_bulk_bytes: Annotated[int, Field(ge=1024)] = 64 * 1024**3
     """Largest body of ``POST /documents/bulk``, inflated."""
     high_water_mark: Annotated[int, Field(ge=1)] = 500_000

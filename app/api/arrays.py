@@ -55,7 +55,8 @@ class PostArray:
         parts: Parts = scope["app"].state.parts
         try:
             body = await read_body(receive, announced_length(scope), MAX_BYTES)
-            members = await read_array(body, self._read)
+            most = parts.settings.max_body_bytes
+            members = await read_array(body, self._read, max_element_bytes=most)
             batch_id = new_id()
             await parts.intake.submit_many(
                 [member.encoded for member in members],
@@ -69,15 +70,20 @@ class PostArray:
             response = too_large(
                 scope,
                 f"A batch may have {MAX_BYTES} bytes and {MAX_ELEMENTS} elements;"
-                " send more as NDJSON to /documents/bulk.",
+                " send several, or documents as NDJSON to /documents/bulk.",
             )
         except ClientGone:
             return
         await response(scope, receive, send)
 
 
-async def read_array(body: bytes, read: ReadMember) -> list[Member]:
+async def read_array(body: bytes, read: ReadMember, *, max_element_bytes: int) -> list[Member]:
     """Validate all elements.
+
+    Args:
+        body: the array.
+        read: makes documents of elements.
+        max_element_bytes: as much as a document may have that comes alone.
 
     Raises:
         InvalidInput: names the index of each element that is wrong.
@@ -91,6 +97,7 @@ async def read_array(body: bytes, read: ReadMember) -> list[Member]:
             if index == MAX_ELEMENTS:
                 raise BatchTooLong(MAX_ELEMENTS)
             try:
+                _require_size(element, max_element_bytes)
                 members.append(read(element))
             except InvalidInput as error:
                 violations += error.within(f"/{index}").violations
@@ -107,6 +114,11 @@ async def read_array(body: bytes, read: ReadMember) -> list[Member]:
     if violations:
         raise InvalidInput(violations)
     return members
+
+
+def _require_size(element: bytes, most: int) -> None:
+    if len(element) > most:
+        raise InvalidInput([Violation("", f"An element may have {most} bytes.")])
 
 
 def least_urgent(members: Sequence[Member]) -> Lane:

@@ -85,7 +85,10 @@ class BatchTooLong(InvalidInput):
     code = "batch_too_long"
 
     def __init__(self, most: int) -> None:
-        sentence = f"A batch may have {most} elements; send more as NDJSON to /documents/bulk."
+        sentence = (
+            f"A batch may have {most} elements; send several,"
+            " or documents as NDJSON to /documents/bulk."
+        )
         super().__init__([Violation("", sentence)])
 
 

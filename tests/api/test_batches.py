@@ -79,6 +79,11 @@ BAD = {
     "truncated": (b'[{"content": "a"}, {"content": "b', 422, ""),
     "no end": (b'[{"content": "a"}', 422, ""),
     "something behind": (b'[{"content": "a"}] x', 422, ""),
+    "an element too large": (
+        b'[{"content": "a"}, {"content": "' + b"x" * 10_000 + b'"}]',
+        422,
+        "/1",
+    ),
     "a number among documents": (b'[{"content": "a"}, 7]', 422, "/1"),
     "an array among documents": (b'[[], {"content": "a"}]', 422, "/0"),
     "a bad document": (b'[{"content": "a"}, {"content": ""}]', 422, "/1/content"),

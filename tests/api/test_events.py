@@ -86,6 +86,8 @@ def test_what_is_no_object_is_refused_and_nothing_queued(serve, database_url, re
 
 def test_events_that_are_too_large_or_too_many_are_refused(web):
     assert post(web, "/v1/event", b'{"a": "' + b"x" * 10_000 + b'"}').status == 413
+    one = post(web, "/v1/batch", b'[{}, {"a": "' + b"x" * 10_000 + b'"}]')
+    assert (one.status, one.json["errors"][0]["pointer"]) == (422, "/1")
     many = post(web, "/v1/batch", b"[" + b"{}," * 99_999 + b"{}]")
     assert (many.status, many.json["code"]) == (413, "batch_too_long")
     assert web.queued() == {}
