@@ -113,7 +113,8 @@ class System:
 
 
 @pytest.fixture
-def make_system(tmp_path):
+def make_system(tmp_path, database_url, redis_url):  # noqa: ARG001  (asked for, so that they outlive it)
+    # Processes whose database is dropped first wait for it until they may no longer.
     made = []
 
     def make(database_url: str, redis_url: str, **environment: str) -> System:
