@@ -72,7 +72,8 @@ class Settings(BaseSettings):
     """Most ingest processes; None: what cores and memory allow."""
     ingest_processes: Annotated[int, Field(ge=0, le=64)] | None = None
     """A fixed number of ingest processes, whatever the queue; None: as the queue asks."""
-    delivery_processes: Annotated[int, Field(ge=0, le=64)] = 1
+    delivery_processes: Annotated[int, Field(ge=0, le=64)] | None = None
+    """Processes that deliver; None: as many as cores and memory suggest."""
     worker_threads: Annotated[int, Field(ge=1, le=32)] = 8
     """Chunks that an ingest process holds at a time; small ones share a transaction."""
 

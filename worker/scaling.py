@@ -7,6 +7,8 @@ from collections.abc import Callable
 
 import structlog
 
+from app.queue.depth import Waiting
+
 LOG = structlog.get_logger(__name__)
 
 GROW_AGE_SECONDS = 1.0
@@ -30,43 +32,53 @@ class Scaler:
         self.wanted = least
         self._least = least
         self._most = max(least, most)
-        self._grow_at = 0.0
-        self._busy_at: float | None = None
+        # Of the first look: the processes that begin with us need their second or two as well.
+        self._grow_at: float | None = None
+        self._idle_since: float | None = None
 
-    def look(self, now: float, oldest_seconds: float | None) -> int:
+    def look(
+        self, now: float, waiting: Waiting | None, *, room: Callable[[], bool] = lambda: True
+    ) -> int:
         """Return how many processes there should be.
 
         Args:
             now: seconds of a clock that only goes forward.
-            oldest_seconds: age of the oldest message that waits, None when nothing waits or the
-                queue cannot be asked. An unreachable queue is no reason to grow.
+            waiting: what is queued; None when the queue does not say, which is a reason neither to
+                grow nor to shrink.
+            room: asked before growing: is one more possible now?
         """
-        if self._busy_at is None or oldest_seconds is not None:
-            self._busy_at = now
-        if oldest_seconds is not None and oldest_seconds >= GROW_AGE_SECONDS:
-            if now >= self._grow_at and self.wanted < self._most:
-                self.wanted += 1
-                self._grow_at = now + GROW_EVERY_SECONDS
-        elif now - self._busy_at >= IDLE_SECONDS and self.wanted > self._least:
-            self.wanted -= 1
+        if self._grow_at is None:
+            self._grow_at = now + GROW_EVERY_SECONDS
+        # With fewer messages than processes one has nothing to do. To ask for none at all would
+        # keep everything after a bulk load for the sake of a document a second.
+        if waiting is None or waiting.messages >= max(1, self.wanted):
+            self._idle_since = None
+        elif self._idle_since is None:
+            self._idle_since = now
+        old = waiting is not None and (waiting.oldest_seconds or 0.0) >= GROW_AGE_SECONDS
+        if old and now >= self._grow_at and self.wanted < self._most and room():
+            self.wanted += 1
+            self._grow_at = now + GROW_EVERY_SECONDS
+        elif self._idle_since is not None and now - self._idle_since >= IDLE_SECONDS:
             # One at a time: the next goes when another minute has been as quiet.
-            self._busy_at = now
+            self.wanted = max(self._least, self.wanted - 1)
+            self._idle_since = now
         return self.wanted
 
 
-class QueueAge:
-    """Asks again and again how old the oldest message is, on a thread of its own.
+class QueueWatch:
+    """Asks again and again what waits, on a thread of its own: a question may take seconds.
 
     Attributes:
-        seconds: the last answer; None when nothing waits or the queue does not answer.
+        waiting: the last answer; None when the queue does not answer.
     """
 
-    def __init__(self, ask: Callable[[], float | None]) -> None:
+    def __init__(self, ask: Callable[[], Waiting]) -> None:
         """Keep the question; it may take long or fail."""
-        self.seconds: float | None = None
+        self.waiting: Waiting | None = None
         self._ask = ask
         self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="queue-age", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="queue-watch", daemon=True)
 
     def start(self) -> None:
         """Begin to ask, twice a second."""
@@ -79,8 +91,35 @@ class QueueAge:
     def _run(self) -> None:
         while not self._stopping.wait(LOOK_EVERY_SECONDS):
             try:
-                self.seconds = self._ask()
+                self.waiting = self._ask()
             except Exception as error:  # noqa: BLE001  (supervision goes on without the queue)
-                if self.seconds is not None:
+                if self.waiting is not None:
                     LOG.warning("queue.age_unknown", reason=str(error))
-                self.seconds = None
+                self.waiting = None
+
+
+class QueueFollower:
+    """A scaler and what it looks at; lives as long as the supervisor."""
+
+    def __init__(self, scaler: Scaler, watch: QueueWatch, room: Callable[[], bool]) -> None:
+        """Keep the parts.
+
+        Args:
+            scaler: decides.
+            watch: knows what waits.
+            room: whether there is memory for one more process.
+        """
+        self._scaler = scaler
+        self._watch = watch
+        self._room = room
+        self.start = watch.start
+        self.stop = watch.stop
+
+    def wanted(self, now: float, *, settled: bool) -> int:
+        """Return how many processes there should be.
+
+        Args:
+            now: seconds of a clock that only goes forward.
+            settled: all that there should be are running; where one keeps dying, more would too.
+        """
+        return self._scaler.look(now, self._watch.waiting, room=lambda: settled and self._room())

@@ -18,7 +18,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import FrameType
 from typing import Literal
@@ -26,11 +26,19 @@ from typing import Literal
 import structlog
 
 from app.queue.connection import connect
-from app.queue.depth import oldest_seconds
+from app.queue.depth import waiting
 from app.queue.names import LANES
 from app.settings import Settings, environment_with
-from worker.scaling import QueueAge, Scaler
-from worker.sizing import most_ingest_processes, this_machine
+from worker.scaling import QueueFollower, QueueWatch, Scaler
+from worker.sizing import (
+    INGEST_BYTES,
+    MIB,
+    Machine,
+    delivery_processes,
+    memory_left,
+    most_ingest_processes,
+    this_machine,
+)
 
 LOG = structlog.get_logger(__name__)
 
@@ -45,12 +53,19 @@ STEADY_SECONDS = 60.0
 """A child that lived this long has recovered: its next death starts the back-off anew."""
 PARENT_PIPE = "DOCYARD_PARENT_PIPE"
 
-SINGLE_THREADED = {
-    # scikit-learn's libraries would start a thread per core in every process, for tiny matrices.
+CHILD_DEFAULTS = {
+    # numpy's libraries would start a thread per core in every process, for tiny matrices.
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
+    # glibc: what a chunk took is given back behind it. An arena per thread, each with what it once
+    # needed at most, left an ingest process at 240 MB after 30,000 documents; now 160, for the
+    # same processor time. (Smaller thresholds save 20 MB more and cost a third of the time.)
+    "MALLOC_ARENA_MAX": "2",
+    "MALLOC_MMAP_THRESHOLD_": str(1 << 20),
+    "MALLOC_TRIM_THRESHOLD_": str(8 << 20),
 }
+"""Environment of the children where it does not say otherwise."""
 
 
 @dataclass(kw_only=True)
@@ -79,21 +94,21 @@ class Supervisor:
         self,
         wanted: Mapping[Kind, int],
         environment: Mapping[str, str],
-        scale_ingest: Callable[[float], int] | None = None,
+        follower: QueueFollower | None = None,
     ) -> None:
         """Plan the children.
 
         Args:
             wanted: how many of each kind, at first.
             environment: for the children; carries the settings.
-            scale_ingest: says at a time how many ingest processes there should be; left out, it
-                stays as it begins.
+            follower: says how many ingest processes there should be; left out, it stays as it
+                begins.
         """
         self._reading_end, self._writing_end = os.pipe()
         os.set_inheritable(self._writing_end, False)  # noqa: FBT003  (the call's only form)
         self._environment = {
+            **CHILD_DEFAULTS,
             **environment,
-            **SINGLE_THREADED,
             PARENT_PIPE: str(self._reading_end),
         }
         # Starting is four times slower with it, and children start often enough.
@@ -104,17 +119,20 @@ class Supervisor:
             for number in range(1, wanted.get(kind, 0) + 1)
         ]
         self._leaving: list[Child] = []
-        self._scale_ingest = scale_ingest
+        self._follower = follower
         self._stopping = threading.Event()
 
     def run(self) -> int:
         """Run until SIGTERM or SIGINT; return the exit code."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
+        if self._follower is not None:
+            self._follower.start()
         while not self._stopping.is_set():
             now = time.monotonic()
-            if self._scale_ingest is not None:
-                self._scale("ingest", self._scale_ingest(now), now)
+            if self._follower is not None:
+                settled = all(child.process for child in self._children)
+                self._scale("ingest", self._follower.wanted(now, settled=settled), now)
             for child in self._children:
                 self._look_after(child, now)
             self._leaving = [child for child in self._leaving if not self._has_left(child, now)]
@@ -168,6 +186,8 @@ class Supervisor:
             LOG.info("child.started", child=child.name, pid=child.process.pid)
 
     def _stop(self) -> int:
+        if self._follower is not None:
+            self._follower.stop()
         children = [*self._children, *self._leaving]
         running = [child.process for child in children if child.process is not None]
         for process in running:
@@ -199,31 +219,41 @@ def supervisor(settings: Settings, only: str | None = None) -> Supervisor:
         settings: of this process; the children get the same.
         only: one kind of process, None for all.
     """
+    machine = this_machine(os.environ)
     wanted: dict[Kind, int] = {}
-    if only in {None, "delivery"}:
-        wanted["delivery"] = settings.delivery_processes
-    scale: Callable[[float], int] | None = None
-    if only in {None, "ingest"}:
-        if settings.ingest_processes is None:
-            scale = _follow_queue(settings, wanted.get("delivery", 0))
-        wanted["ingest"] = settings.ingest_processes or (
-            0 if scale is None else settings.worker_min
+    if only != "ingest":
+        given = settings.delivery_processes
+        wanted["delivery"] = delivery_processes(machine) if given is None else given
+    follower: QueueFollower | None = None
+    if only != "delivery":
+        least, most = _ingest_bounds(settings, machine, wanted.get("delivery", 0))
+        wanted["ingest"] = least
+        if most > least:
+            follower = _follow_queue(settings, least, most)
+        LOG.info(
+            "worker.size",
+            cores=machine.cores,
+            memory_mb=machine.memory // MIB,
+            delivery=wanted.get("delivery", 0),
+            ingest_min=least,
+            ingest_max=most,
         )
-    return Supervisor(wanted, environment_with(settings), scale)
+    return Supervisor(wanted, environment_with(settings), follower)
 
 
-def _follow_queue(settings: Settings, delivery_processes: int) -> Callable[[float], int]:
-    machine = this_machine()
-    most = settings.worker_max or most_ingest_processes(machine, delivery_processes)
-    LOG.info(
-        "worker.size",
-        cores=machine.cores,
-        memory_mb=machine.memory >> 20,
-        ingest_min=settings.worker_min,
-        ingest_max=max(most, settings.worker_min),
-    )
+def _ingest_bounds(settings: Settings, machine: Machine, delivering: int) -> tuple[int, int]:
+    if settings.ingest_processes is not None:
+        return settings.ingest_processes, settings.ingest_processes
+    most = settings.worker_max or most_ingest_processes(machine, delivering)
+    return settings.worker_min, max(settings.worker_min, most)
+
+
+def _follow_queue(settings: Settings, least: int, most: int) -> QueueFollower:
     client = connect(settings.queue_url, verify_tls=settings.redis_tls_verify, most_connections=1)
-    age = QueueAge(lambda: oldest_seconds(client, settings.redis_namespace, LANES))
-    age.start()
-    scaler = Scaler(settings.worker_min, most)
-    return lambda now: scaler.look(now, age.seconds)
+
+    def room() -> bool:
+        left = memory_left()
+        return left is None or left >= INGEST_BYTES
+
+    watch = QueueWatch(lambda: waiting(client, settings.redis_namespace, LANES))
+    return QueueFollower(Scaler(least, most), watch, room)

@@ -50,8 +50,21 @@ async def depths(client: redis.asyncio.Redis, namespace: str, queues: Iterable[s
     ]
 
 
-def oldest_seconds(client: redis.Redis, namespace: str, queues: Iterable[str]) -> float | None:
-    """Return the age of the oldest message that waits in any of the queues, None if none does.
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """What several queues hold together.
+
+    Attributes:
+        messages: waiting and being worked on; delayed ones give nobody work.
+        oldest_seconds: age of the oldest message that nobody has taken, None without one.
+    """
+
+    messages: int
+    oldest_seconds: float | None
+
+
+def waiting(client: redis.Redis, namespace: str, queues: Iterable[str]) -> Waiting:
+    """Return what queues hold, in one round trip.
 
     Raises:
         redis.RedisError: Redis did not say.
@@ -60,8 +73,10 @@ def oldest_seconds(client: redis.Redis, namespace: str, queues: Iterable[str]) -
     with client.pipeline(transaction=False) as pipeline:
         for queue in queues:
             pipeline.lindex(keys.ids(queue), 0)
-        ages = [_age(head) for head in pipeline.execute()]
-    return max((age for age in ages if age is not None), default=None)
+            pipeline.hlen(keys.bodies(queue))
+        answers = pipeline.execute()
+    ages = [age for head in answers[::2] if (age := _age(head)) is not None]
+    return Waiting(messages=sum(answers[1::2]), oldest_seconds=max(ages, default=None))
 
 
 def _age(head: bytes | None) -> float | None:

@@ -30,6 +30,15 @@ def until(condition: Callable[[], object], seconds: float = 30.0) -> object:
     return found
 
 
+def children(pid: int) -> list[int]:
+    """Return the processes that a process has started and not yet waited for."""
+    try:
+        text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
+    except OSError:
+        return []
+    return [int(part) for part in text.split()]
+
+
 class System:
     """Web and worker over given servers."""
 

@@ -16,7 +16,7 @@ import pytest
 from standardwebhooks import Webhook
 
 from models.artifact import DEFAULT_PATH, load
-from tests.acceptance.conftest import PROJECT, until
+from tests.acceptance.conftest import PROJECT, children, until
 
 MESSAGES = 1_000
 
@@ -111,11 +111,11 @@ def test_the_worker_stops_in_order_and_leaves_no_process(make_system, database_u
     worker = system.start("worker")
     accepted = system.post("/documents", {"content": "one"})[1]
     assert system.get(f"/documents/{accepted['id']}", Prefer="wait=20")[0] == 200
-    children = _children(worker.pid)
-    assert len(children) == 2
+    started = children(worker.pid)
+    assert len(started) == 2
     worker.send_signal(signal.SIGTERM)
     assert worker.wait(timeout=30) == 0
-    assert until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in children), 5)
+    assert until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in started), 5)
 
 
 @pytest.mark.timeout(120)
@@ -123,13 +123,13 @@ def test_children_end_when_their_supervisor_is_killed(make_system, database_url,
     system = make_system(database_url, redis_url)
     system.start_web()
     worker = system.start("worker")
-    assert until(lambda: len(_children(worker.pid)) == 2, 20)
+    assert until(lambda: len(children(worker.pid)) == 2, 20)
     accepted = system.post("/documents", {"content": "one"})[1]
     assert system.get(f"/documents/{accepted['id']}", Prefer="wait=20")[0] == 200
-    children = _children(worker.pid)
+    started = children(worker.pid)
     worker.kill()
     worker.wait()
-    assert until(lambda: not any(_runs(pid) for pid in children), 30)
+    assert until(lambda: not any(_runs(pid) for pid in started), 30)
 
 
 @pytest.mark.timeout(120)
@@ -139,7 +139,7 @@ def test_a_killed_ingest_process_is_replaced_and_loses_nothing(
     system = make_system(database_url, redis_url)
     system.start_web()
     worker = system.start("worker")
-    assert until(lambda: len(_children(worker.pid)) == 2, 20)
+    assert until(lambda: len(children(worker.pid)) == 2, 20)
     ids = []
     killed = False
     end = time.monotonic() + 6
@@ -149,19 +149,11 @@ def test_a_killed_ingest_process_is_replaced_and_loses_nothing(
         ids.append(accepted["id"])
         if len(ids) == 100 and not killed:
             killed = True
-            for pid in _children(worker.pid):
+            for pid in children(worker.pid):
                 os.kill(pid, signal.SIGKILL)
     assert killed
     for one in ids:
         assert system.get(f"/documents/{one}", Prefer="wait=20")[0] == 200
-
-
-def _children(pid: int) -> list[int]:
-    try:
-        text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
-    except OSError:
-        return []
-    return [int(part) for part in text.split()]
 
 
 def _runs(pid: int) -> bool:
