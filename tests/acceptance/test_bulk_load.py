@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import threading
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 
 import psycopg
 import redis
 
+from app.main import POOL_SIZE
+from app.queue.connection import MOST_CONNECTIONS
 from tests.acceptance.conftest import until
+from worker.main import _pool_size
 
 REDIS_PLAN, POSTGRES_PLAN = 18, 15
 """Small plans of platforms allow 20 connections each; a console wants one as well."""
+SINGLES = 200
 
 
 def test_a_bulk_load_is_counted_from_the_upload_to_the_last_delivery(
@@ -19,7 +24,7 @@ def test_a_bulk_load_is_counted_from_the_upload_to_the_last_delivery(
 ):
     system = make_system(database_url, redis_url)
     system.start_web()
-    system.start("worker", "--ingest-processes", "1")
+    system.start("worker", "--worker-max", "1")
     status, _ = system.post("/destinations", {"key": "a", "url": receiver.url})
     assert status == 201
     used = {"redis": 0, "postgres": 0}
@@ -31,7 +36,16 @@ def test_a_bulk_load_is_counted_from_the_upload_to_the_last_delivery(
     lines = [b'{"content": "the shuttle reached orbit %d"}' % n for n in range(3_000)]
     lines += [b'{"content": "%d", "id": "%b"}' % (n, same.encode()) for n in range(3)]
     lines += [b"{}"]
-    status, summary = system.post("/documents/bulk", b"\n".join(lines))
+
+    def single(number):
+        """Send a document and read it back as soon as it is stored, as clients do besides."""
+        accepted = system.post("/documents", {"content": f"document {number}"})[1]
+        return system.get(f"/documents/{accepted['id']}", Prefer="wait=20")[0]
+
+    with ThreadPoolExecutor(16) as pool:
+        singles = pool.map(single, range(SINGLES))
+        status, summary = system.post("/documents/bulk", b"\n".join(lines))
+        assert set(singles) == {200}, system.logs()
     assert status == 202
     assert (summary["accepted"], summary["rejected"]) == (3_003, 1)
     _, other = system.post("/documents/batch", [{"content": "hockey"}, {"content": "crypt"}])
@@ -57,6 +71,12 @@ def test_a_bulk_load_is_counted_from_the_upload_to_the_last_delivery(
     watching.join()
     assert 0 < used["redis"] <= REDIS_PLAN
     assert 0 < used["postgres"] <= POSTGRES_PLAN
+
+
+def test_pools_allow_no_more_whatever_the_load():
+    processes = 3  # the web, and a worker at its smallest: it scales nothing, so it asks nothing
+    assert processes * MOST_CONNECTIONS <= REDIS_PLAN
+    assert POOL_SIZE + _pool_size(["ingest"]) + _pool_size(["delivery"]) <= POSTGRES_PLAN
 
 
 def watch(database_url, redis_url, used, done):
