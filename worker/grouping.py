@@ -21,7 +21,9 @@ from app.queue.retries import HandBack
 LOG = structlog.get_logger(__name__)
 
 MAX_DOCUMENTS = 500
-"""In a group, as in a chunk; also bounds its bytes, together with what threads there are."""
+MAX_CHARACTERS = 1 << 20
+"""In a group, as in a chunk: a transaction holds its documents several times over. A chunk of one
+document may have more, and is then a group by itself."""
 
 Work = Callable[[Sequence[Chunk]], None]
 
@@ -84,10 +86,13 @@ class Grouping:
     def _gather(self, leader: _Waiting) -> list[_Waiting]:
         group = [leader]
         tenant_id, count = leader.chunk.tenant_id, len(leader.chunk.documents)
+        characters = _characters(leader.chunk)
         while self._waiting:
             chunk = self._waiting[0].chunk
             count += len(chunk.documents)
-            if chunk.tenant_id != tenant_id or count > MAX_DOCUMENTS:
+            characters += _characters(chunk)
+            full = count > MAX_DOCUMENTS or characters > MAX_CHARACTERS
+            if chunk.tenant_id != tenant_id or full:
                 break
             group.append(self._waiting.popleft())
         return group
@@ -109,6 +114,12 @@ class Grouping:
         finally:
             for one in group:
                 one.woken.set()
+
+
+def _characters(chunk: Chunk) -> int:
+    """Return how much text a chunk has; what is no text will be rejected, and is small."""
+    texts = (document.get("content") for document in chunk.documents)
+    return sum(len(text) for text in texts if isinstance(text, str))
 
 
 def _fail(group: Sequence[_Waiting], error: BaseException) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from app.queue.messages import Chunk
 from app.queue.retries import HandBack
-from worker.grouping import MAX_DOCUMENTS, Grouping
+from worker.grouping import MAX_CHARACTERS, MAX_DOCUMENTS, Grouping
 
 
 def chunk(documents=1, tenant_id=1):
@@ -67,6 +67,17 @@ def test_a_group_is_no_larger_than_a_full_chunk():
     chunks = [chunk(), chunk(MAX_DOCUMENTS - 1), chunk(1), chunk(1)]
     assert run(gate, chunks) == [None] * 4
     assert gate.groups == [[chunks[0]], chunks[1:3], [chunks[3]]]
+
+
+def test_a_group_holds_no_more_text_than_a_full_chunk():
+    def texts(*lengths):
+        documents = [{"content": "x" * length} for length in lengths] + [{"content": 7}]
+        return Chunk(tenant_id=1, chunk_id=uuid.uuid4(), seq=1, documents=documents)
+
+    gate, half = Gate(), MAX_CHARACTERS // 2
+    chunks = [chunk(), texts(half), texts(1, half - 1), texts(1), texts(5 * half), texts(1)]
+    assert run(gate, chunks) == [None] * 6
+    assert gate.groups == [[chunks[0]], chunks[1:3], [chunks[3]], [chunks[4]], [chunks[5]]]
 
 
 def test_tenants_do_not_share_a_transaction():
