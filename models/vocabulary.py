@@ -144,14 +144,21 @@ def _blocks(texts: Sequence[bytes]) -> list[tuple[int, list[bytes]]]:
 
 
 def _parts(text: bytes) -> list[bytes]:
-    """Cut a text between words so that each part fits a block."""
+    """Cut a text between words so that each part fits a block.
+
+    A word that fills a block (an encoded file, say) is left out: it is in no vocabulary, and its
+    last piece by itself might be.
+    """
     parts = []
     begin = 0
     while len(text) - begin > BLOCK_BYTES:
         cut = text.rfind(b" ", begin + 1, begin + BLOCK_BYTES)
-        end = begin + BLOCK_BYTES if cut < 0 else cut
-        parts.append(text[begin:end])
-        begin = end
+        if cut < 0:
+            behind = text.find(b" ", begin + BLOCK_BYTES)
+            begin = len(text) if behind < 0 else behind
+        else:
+            parts.append(text[begin:cut])
+            begin = cut
     parts.append(text[begin:])
     return parts
 

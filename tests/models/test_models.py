@@ -267,6 +267,15 @@ def test_texts_of_any_length_are_cut_between_words(length):
     assert columns.tolist() == [0, 0, 1, 0]
 
 
+@pytest.mark.parametrize("length", [BLOCK_BYTES - 1, BLOCK_BYTES, BLOCK_BYTES + 1, 2 * BLOCK_BYTES])
+@pytest.mark.parametrize("ending", ["space", " space", "é space", "space orbit"])
+def test_the_end_of_a_word_that_is_longer_than_a_block_is_no_word(length, ending):
+    known = {"space": 0, "orbit": 1}
+    for text in ("x" * length + ending, "orbit " + "x" * length + ending):
+        expected = [known[word] for word in WORD.findall(text) if word in known]
+        assert Vocabulary(list(known)).look_up([text])[1].tolist() == expected
+
+
 def test_a_vocabulary_has_each_word_once():
     with pytest.raises(ValueError, match="same"):
         Vocabulary(["orbit", "orbit"])
