@@ -165,7 +165,6 @@ def _result(
                 detail=detail,
             ),
         ],
-        rounds={"POST → stored, ms": {"idle": idle, "during the bulk load": loaded}},
         plots=[
             Plot(
                 name="lanes-latency",
