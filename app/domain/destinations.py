@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, ClassVar, Literal
@@ -95,6 +96,7 @@ class Destination:
         secret: ``whsec_…``; signs what is sent.
         timeout_seconds: the whole of one request.
         body: what a request carries.
+        topics: patterns that it subscribes to, see ``app.domain.topics``.
         disabled_at: when Docyard stopped on its own accord (410), None otherwise.
         disabled_reason: why it did.
     """
@@ -110,6 +112,7 @@ class Destination:
     created_at: datetime
     updated_at: datetime
     body: Body = "envelope"
+    topics: Sequence[str] = ()
     disabled_at: datetime | None = None
     disabled_reason: str | None = None
 

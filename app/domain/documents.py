@@ -93,7 +93,10 @@ class DocumentInput(BaseModel):
     )
     delivery: Annotated[
         Literal["broadcast", "key", "topic"] | None,
-        Field(description="How destinations are chosen; broadcast when nothing is said."),
+        Field(
+            description="How destinations are chosen: all of them, by `keys` or by `topics`. Left"
+            " out, keys and topics that are given choose; without either, it is broadcast."
+        ),
     ] = None
     priority: Annotated[
         int | None,

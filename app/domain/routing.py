@@ -2,6 +2,19 @@
 
 One function decides for everybody: ingest, replay and preview ask it, and store or show its
 reasons. It is given what it may look at and touches nothing else.
+
+How a document chooses (``delivery``):
+
+========================  =========================================================================
+``broadcast``             every destination; what happens when nothing is said
+``key``                   destinations whose key is among its ``keys``
+``topic``                 destinations that subscribe to a pattern which one of its ``topics`` fits
+none, ``keys`` given      like ``key``
+none, ``topics`` given    like ``topic``
+none, both given          either: those named and those subscribed
+========================  =========================================================================
+
+An empty list is as good as none. With a mode that was said, the other list chooses nothing.
 """
 
 from __future__ import annotations
@@ -12,6 +25,7 @@ from typing import NamedTuple, Protocol
 
 from app.domain.destinations import Destination
 from app.domain.predictions import Prediction
+from app.domain.topics import TopicTree
 
 
 class Routable(Protocol):
@@ -19,11 +33,15 @@ class Routable(Protocol):
 
     @property
     def delivery(self) -> str | None:
-        """How destinations are chosen, None for the default."""
+        """How destinations are chosen, None for what keys and topics imply."""
 
     @property
     def keys(self) -> Sequence[str] | None:
         """Destination keys that the client named."""
+
+    @property
+    def topics(self) -> Sequence[str] | None:
+        """Dotted names that destinations subscribe to."""
 
 
 class Route(NamedTuple):
@@ -31,6 +49,34 @@ class Route(NamedTuple):
 
     destination_id: uuid.UUID
     reason: str
+
+
+class Choice(NamedTuple):
+    """How a document chooses, with what was not said filled in.
+
+    Attributes:
+        broadcast: everybody; the others are None then.
+        keys: None when keys choose nothing.
+        topics: None when topics choose nothing.
+    """
+
+    broadcast: bool = False
+    keys: Sequence[str] | None = None
+    topics: Sequence[str] | None = None
+
+
+def choice_of(document: Routable) -> Choice:
+    """Return how a document chooses its destinations."""
+    match document.delivery:
+        case "broadcast":
+            return Choice(broadcast=True)
+        case "key":
+            return Choice(keys=document.keys or ())
+        case "topic":
+            return Choice(topics=document.topics or ())
+    if document.keys or document.topics:
+        return Choice(keys=document.keys or None, topics=document.topics or None)
+    return Choice(broadcast=True)
 
 
 def plan_routes(
@@ -45,11 +91,21 @@ def plan_routes(
         prediction: None while no model has classified it.
         destinations: the enabled ones.
     """
-    if document.delivery == "key":
-        named = set(document.keys or ())
-        return [
-            Route(one.id, f"key {one.key!r} was named") for one in destinations if one.key in named
-        ]
-    if document.delivery == "topic":
-        return []  # No destination subscribes to topics.
-    return [Route(one.id, "broadcast") for one in destinations]
+    choice = choice_of(document)
+    if choice.broadcast:
+        return [Route(one.id, "broadcast") for one in destinations]
+    known = list(destinations)
+    tree = TopicTree()
+    for place, destination in enumerate(known):
+        for pattern in destination.topics:
+            tree.add(pattern, place)
+    reasons: dict[int, str] = {}
+    for topic in choice.topics or ():
+        for pattern, members in tree.find(topic):
+            for place in members:
+                reasons.setdefault(place, f"topic {topic!r} fits {pattern!r}")
+    named = set(choice.keys or ())
+    for place, destination in enumerate(known):
+        if destination.key in named:
+            reasons[place] = f"key {destination.key!r} was named"
+    return [Route(known[place].id, reason) for place, reason in sorted(reasons.items())]

@@ -5,10 +5,8 @@ import pytest
 from pydantic import ValidationError
 
 from app.domain.destinations import DestinationInput, make_destination
-from app.domain.documents import DEFAULT_TENANT, DocumentInput
+from app.domain.documents import DEFAULT_TENANT
 from app.domain.errors import DestinationUrlRefused
-from app.domain.predictions import Prediction
-from app.domain.routing import Route, plan_routes
 from app.domain.signing import decode_secret
 
 NOW = datetime(2026, 11, 20, tzinfo=UTC)
@@ -65,27 +63,6 @@ def test_what_does_not_fit_is_refused_with_its_place(field, value):
 def test_a_url_that_is_none_is_refused_when_the_destination_is_made():
     with pytest.raises(DestinationUrlRefused):
         make(url="http://2130706433/")
-
-
-def test_broadcast_reaches_everybody_and_says_so():
-    destinations = [make("a"), make("b")]
-    routes = plan_routes(DocumentInput(content="x"), Prediction("c", 0.9, "m"), destinations)
-    assert routes == [Route(one.id, "broadcast") for one in destinations]
-
-
-def test_nobody_to_route_to_is_a_fine_answer():
-    assert plan_routes(DocumentInput(content="x"), None, []) == []
-
-
-def test_a_document_for_a_key_reaches_only_the_destination_of_that_key():
-    a, b = make("a"), make("b")
-    document = DocumentInput(content="x", delivery="key", keys=["b", "c"])
-    assert plan_routes(document, None, [a, b]) == [Route(b.id, "key 'b' was named")]
-
-
-def test_a_document_for_topics_reaches_nobody_while_nobody_subscribes():
-    document = DocumentInput(content="x", delivery="topic", topics=["a.b"])
-    assert plan_routes(document, None, [make()]) == []
 
 
 def test_a_destination_is_a_value():
