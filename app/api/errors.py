@@ -25,6 +25,7 @@ STATUS: dict[type[DocyardError], int] = {
     errors.DestinationUrlRefused: 422,
     errors.EncodingUnsupported: 415,
     errors.ExceedsQueue: 413,
+    errors.FilterInvalid: 422,
     errors.FormatUnsupported: 415,
     errors.NotFound: 404,
     errors.BatchNotFound: 404,

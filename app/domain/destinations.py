@@ -6,7 +6,7 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
@@ -97,6 +97,8 @@ class Destination:
         timeout_seconds: the whole of one request.
         body: what a request carries.
         topics: patterns that it subscribes to, see ``app.domain.topics``.
+        categories, min_confidence, uncertain, filter: which of the documents that are addressed to
+            it it takes, see ``app.domain.admission``.
         disabled_at: when Docyard stopped on its own accord (410), None otherwise.
         disabled_reason: why it did.
     """
@@ -113,6 +115,10 @@ class Destination:
     updated_at: datetime
     body: Body = "envelope"
     topics: Sequence[str] = ()
+    categories: Sequence[str] = ()
+    min_confidence: float | None = None
+    uncertain: bool = False
+    filter: dict[str, Any] | None = None
     disabled_at: datetime | None = None
     disabled_reason: str | None = None
 

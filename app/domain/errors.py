@@ -7,11 +7,9 @@
     │   ├── BatchTooLong
     │   ├── DestinationUrlRefused
     │   ├── EncodingUnsupported
-<<<<<<< HEAD
-    │   └── ExceedsQueue
-=======
+    │   ├── ExceedsQueue
+    │   ├── FilterInvalid
     │   └── FormatUnsupported
->>>>>>> 6d2342f (Refuse CloudEvents in other formats than JSON by name)
     ├── NotFound
     │   ├── BatchNotFound
     │   ├── DocumentNotFound
@@ -122,6 +120,12 @@ class EncodingUnsupported(InvalidInput):
     def __init__(self, encoding: str) -> None:
         sentence = f"Content-Encoding {encoding[:50]!r} is not understood; gzip is."
         super().__init__([Violation("", sentence)])
+
+
+class FilterInvalid(InvalidInput):
+    """A destination's filter cannot be understood."""
+
+    code = "filter_invalid"
 
 
 class FormatUnsupported(InvalidInput):
