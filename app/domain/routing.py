@@ -15,6 +15,7 @@ none, both given          either: those named and those subscribed
 ========================  =========================================================================
 
 An empty list is as good as none. With a mode that was said, the other list chooses nothing.
+Whoever is reached so still decides what it takes: see ``app.domain.admission``.
 """
 
 from __future__ import annotations
@@ -23,12 +24,14 @@ import uuid
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple, Protocol
 
+from app.domain.admission import Admission, Described, facts_of
 from app.domain.destinations import Destination
 from app.domain.predictions import Prediction
-from app.domain.topics import TopicTree
+from app.domain.routing_index import AdmissionIndex
+from app.domain.topics import Subscription, TopicTree
 
 
-class Routable(Protocol):
+class Routable(Described, Protocol):
     """What routing reads of a document; ``DocumentInput`` is one."""
 
     @property
@@ -39,15 +42,19 @@ class Routable(Protocol):
     def keys(self) -> Sequence[str] | None:
         """Destination keys that the client named."""
 
-    @property
-    def topics(self) -> Sequence[str] | None:
-        """Dotted names that destinations subscribe to."""
-
 
 class Route(NamedTuple):
     """One document for one destination; ``reason`` is stored and shown to people."""
 
     destination_id: uuid.UUID
+    reason: str
+
+
+class Verdict(NamedTuple):
+    """What was decided about one destination."""
+
+    destination_id: uuid.UUID
+    routed: bool
     reason: str
 
 
@@ -79,33 +86,158 @@ def choice_of(document: Routable) -> Choice:
     return Choice(broadcast=True)
 
 
+class RoutingTable:
+    """Destinations, compiled: made once per configuration, asked for every document.
+
+    What it costs to ask grows with the destinations that match, hardly with those that do not.
+    """
+
+    def __init__(self, destinations: Iterable[Destination]) -> None:
+        """Compile destinations; those that are not enabled are only explained."""
+        self._destinations = list(destinations)
+        self._admissions = [Admission(one) for one in self._destinations]
+        enabled = [place for place, one in enumerate(self._destinations) if one.enabled]
+        self._by_key: dict[str, int] = {}
+        self._topics = TopicTree()
+        for place in enabled:
+            self._by_key[self._destinations[place].key] = place
+            for pattern in self._destinations[place].topics:
+                self._topics.add(pattern, place)
+        self._index = AdmissionIndex({place: self._admissions[place] for place in enabled})
+        # Installations whose destinations take everything are common, and need no looking up.
+        self._everybody = (
+            [Route(self._destinations[place].id, "broadcast") for place in enabled]
+            if all(self._admissions[place].open for place in enabled)
+            else None
+        )
+
+    def routes(self, document: Routable, prediction: Prediction | None) -> list[Route]:
+        """Return the routes of a document, in the order of the destinations.
+
+        Args:
+            document: as it is stored.
+            prediction: None while no model has classified it.
+        """
+        choice = choice_of(document)
+        if choice.broadcast and self._everybody is not None:
+            return list(self._everybody)
+        facts = facts_of(document, prediction)
+        addressed = self._addressed(choice)
+        found: set[int] = set()
+        for takers in self._index.candidates(facts):
+            if addressed.broadcast:
+                found.update(takers)
+            else:
+                for members in addressed.groups:
+                    found.update(members.intersection(takers))
+        return [
+            Route(self._destinations[place].id, addressed.reason(place) + admission.grounds(facts))
+            for place in sorted(found)
+            if (admission := self._admissions[place]).refusal(facts) is None
+        ]
+
+    def explain(self, document: Routable, prediction: Prediction | None) -> list[Verdict]:
+        """Say of every destination whether it gets a document, and why or why not."""
+        facts = facts_of(document, prediction)
+        choice = choice_of(document)
+        addressed = self._addressed(choice)
+        reached = set().union(*addressed.groups)
+        verdicts = []
+        for place, (destination, admission) in enumerate(
+            zip(self._destinations, self._admissions, strict=True)
+        ):
+            if not destination.enabled:
+                refusal: str | None = _why_disabled(destination)
+            elif not addressed.broadcast and place not in reached:
+                refusal = _why_not_addressed(choice, destination)
+            else:
+                refusal = admission.refusal(facts)
+            if refusal is None:
+                reason = addressed.reason(place) + admission.grounds(facts)
+                verdicts.append(Verdict(destination.id, routed=True, reason=reason))
+            else:
+                verdicts.append(Verdict(destination.id, routed=False, reason=refusal))
+        return verdicts
+
+    def _addressed(self, choice: Choice) -> _Addressed:
+        named = {
+            place: f"key {key!r} was named"
+            for key in choice.keys or ()
+            if (place := self._by_key.get(key)) is not None
+        }
+        subscribed = [
+            (topic, subscription)
+            for topic in choice.topics or ()
+            for subscription in self._topics.find(topic)
+        ]
+        return _Addressed(choice.broadcast, named, subscribed)
+
+
 def plan_routes(
     document: Routable,
-    prediction: Prediction | None,  # noqa: ARG001  (what categories and thresholds are judged by)
+    prediction: Prediction | None,
     destinations: Iterable[Destination],
 ) -> list[Route]:
     """Return the routes of a document; none is a fine answer.
 
-    Args:
-        document: as it is stored.
-        prediction: None while no model has classified it.
-        destinations: the enabled ones.
+    For one document. Who has many keeps a ``RoutingTable``.
     """
-    choice = choice_of(document)
-    if choice.broadcast:
-        return [Route(one.id, "broadcast") for one in destinations]
-    known = list(destinations)
-    tree = TopicTree()
-    for place, destination in enumerate(known):
-        for pattern in destination.topics:
-            tree.add(pattern, place)
-    reasons: dict[int, str] = {}
-    for topic in choice.topics or ():
-        for pattern, members in tree.find(topic):
-            for place in members:
-                reasons.setdefault(place, f"topic {topic!r} fits {pattern!r}")
-    named = set(choice.keys or ())
-    for place, destination in enumerate(known):
-        if destination.key in named:
-            reasons[place] = f"key {destination.key!r} was named"
-    return [Route(known[place].id, reason) for place, reason in sorted(reasons.items())]
+    return RoutingTable(destinations).routes(document, prediction)
+
+
+def explain_routes(
+    document: Routable,
+    prediction: Prediction | None,
+    destinations: Iterable[Destination],
+) -> list[Verdict]:
+    """Say of each destination whether it gets a document, and why or why not."""
+    return RoutingTable(destinations).explain(document, prediction)
+
+
+class _Addressed(NamedTuple):
+    """The destinations that a document's choice reaches, by their places."""
+
+    broadcast: bool
+    named: dict[int, str]
+    subscribed: list[tuple[str, Subscription]]
+
+    @property
+    def groups(self) -> list[set[int]]:
+        """Who is reached, where it is not everybody."""
+        return [set(self.named), *(members for _, (_, members) in self.subscribed)]
+
+    def reason(self, place: int) -> str:
+        """Say why one that is reached is reached."""
+        if self.broadcast:
+            return "broadcast"
+        if place in self.named:
+            return self.named[place]
+        return next(
+            f"topic {topic!r} fits {pattern!r}"
+            for topic, (pattern, members) in self.subscribed
+            if place in members
+        )
+
+
+def _why_disabled(destination: Destination) -> str:
+    if destination.disabled_reason:
+        return f"it is disabled: {destination.disabled_reason}"
+    return "it is disabled"
+
+
+def _why_not_addressed(choice: Choice, destination: Destination) -> str:
+    reasons = []
+    if choice.keys is not None:
+        reasons.append(
+            f"its key {destination.key!r} is not named"
+            if choice.keys
+            else "delivery is by key, and the document names none"
+        )
+    if choice.topics is not None:
+        if not choice.topics:
+            reasons.append("delivery is by topic, and the document has none")
+        elif destination.topics:
+            reasons.append("no topic fits its patterns")
+        else:
+            reasons.append("it subscribes to no topics")
+    return "; ".join(reasons)
