@@ -19,7 +19,6 @@ from sqlalchemy.exc import DBAPIError
 from app.domain.documents import MAX_VERSION, accepted_at
 from app.domain.errors import DatabaseUnavailable
 from app.domain.predictions import Prediction
-from app.domain.routing import plan_routes
 from app.domain.text import text_fault
 from app.queue.messages import Chunk
 from app.queue.retries import HandBack
@@ -185,12 +184,12 @@ def _with_predictions(
 
 def _apply(parts: Ingest, tenant_id: int, chunks: Sequence[ClassifiedChunk]) -> Applied:
     def run(connection: Connection, *, isolate: bool) -> Applied:
-        enabled = parts.destinations.enabled(connection, tenant_id)
+        table = parts.destinations.table(connection, tenant_id)
         return apply(
             connection,
             tenant_id,
             chunks,
-            lambda document: plan_routes(document, document.prediction, enabled),
+            lambda document: table.routes(document, document.prediction),
             isolate=isolate,
         )
 

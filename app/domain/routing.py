@@ -94,19 +94,19 @@ class RoutingTable:
 
     def __init__(self, destinations: Iterable[Destination]) -> None:
         """Compile destinations; those that are not enabled are only explained."""
-        self._destinations = list(destinations)
-        self._admissions = [Admission(one) for one in self._destinations]
-        enabled = [place for place, one in enumerate(self._destinations) if one.enabled]
+        self.destinations = tuple(destinations)
+        self._admissions = [Admission(one) for one in self.destinations]
+        enabled = [place for place, one in enumerate(self.destinations) if one.enabled]
         self._by_key: dict[str, int] = {}
         self._topics = TopicTree()
         for place in enabled:
-            self._by_key[self._destinations[place].key] = place
-            for pattern in self._destinations[place].topics:
+            self._by_key[self.destinations[place].key] = place
+            for pattern in self.destinations[place].topics:
                 self._topics.add(pattern, place)
         self._index = AdmissionIndex({place: self._admissions[place] for place in enabled})
         # Installations whose destinations take everything are common, and need no looking up.
         self._everybody = (
-            [Route(self._destinations[place].id, "broadcast") for place in enabled]
+            [Route(self.destinations[place].id, "broadcast") for place in enabled]
             if all(self._admissions[place].open for place in enabled)
             else None
         )
@@ -131,7 +131,7 @@ class RoutingTable:
                 for members in addressed.groups:
                     found.update(members.intersection(takers))
         return [
-            Route(self._destinations[place].id, addressed.reason(place) + admission.grounds(facts))
+            Route(self.destinations[place].id, addressed.reason(place) + admission.grounds(facts))
             for place in sorted(found)
             if (admission := self._admissions[place]).refusal(facts) is None
         ]
@@ -144,7 +144,7 @@ class RoutingTable:
         reached = set().union(*addressed.groups)
         verdicts = []
         for place, (destination, admission) in enumerate(
-            zip(self._destinations, self._admissions, strict=True)
+            zip(self.destinations, self._admissions, strict=True)
         ):
             if not destination.enabled:
                 refusal: str | None = _why_disabled(destination)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import Connection, text
@@ -11,6 +10,7 @@ from sqlalchemy.exc import IntegrityError
 
 from app.domain.destinations import Destination
 from app.domain.errors import DestinationKeyTaken
+from app.domain.routing import RoutingTable
 
 COLUMNS = (
     "tenant_id, id, key, url, description, secret, enabled, timeout_seconds, body,"
@@ -107,16 +107,16 @@ def config_version(connection: Connection, tenant_id: int) -> int:
 
 
 class DestinationCache:
-    """The enabled destinations of a tenant, re-read when the version row has moved.
+    """The enabled destinations of a tenant, compiled again when the version row has moved.
 
     Asked inside the ingest transaction, so that a document POSTed after ``POST /destinations``
     answered reaches the new destination (design 2.2).
     """
 
     def __init__(self) -> None:
-        self._known: dict[int, tuple[int, Sequence[Destination]]] = {}
+        self._known: dict[int, tuple[int, RoutingTable]] = {}
 
-    def enabled(self, connection: Connection, tenant_id: int) -> Sequence[Destination]:
+    def table(self, connection: Connection, tenant_id: int) -> RoutingTable:
         """Return the destinations that take new documents, in the order of their ids."""
         version = config_version(connection, tenant_id)
         known = self._known.get(tenant_id)
@@ -129,9 +129,9 @@ class DestinationCache:
             ),
             {"tenant_id": tenant_id},
         )
-        found = tuple(Destination(**row._asdict()) for row in rows)
-        self._known[tenant_id] = (version, found)
-        return found
+        table = RoutingTable(Destination(**row._asdict()) for row in rows)
+        self._known[tenant_id] = (version, table)
+        return table
 
 
 def _bump(connection: Connection, tenant_id: int) -> None:

@@ -346,7 +346,7 @@ def test_the_cache_follows_every_committed_change(engine, make_target):
 
     def enabled():
         with transaction(engine) as connection:
-            return [one.key for one in cache.enabled(connection, DEFAULT_TENANT)]
+            return [one.key for one in cache.table(connection, DEFAULT_TENANT).destinations]
 
     assert enabled() == []
     first = make_target("a")
