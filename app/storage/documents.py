@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -230,6 +230,23 @@ def bury(connection: Connection, tenant_id: int, ids: Sequence[uuid.UUID]) -> se
         {"tenant_id": tenant_id, "ids": list(ids)},
     )
     return {row.id for row in rows}
+
+
+def as_stored(
+    connection: Connection, tenant_id: int, documents: Sequence[IncomingDocument]
+) -> list[IncomingDocument]:
+    """Return documents that have just been written with what their updates did not send.
+
+    The rows are locked by this transaction. The given ones stay as they are: should it be
+    repeated, they must not pass for having been sent with all their fields.
+    """
+    rows = connection.execute(
+        select(TABLE.c.id, *(TABLE.c[name] for name in OPTIONAL)).where(
+            TABLE.c.tenant_id == tenant_id, TABLE.c.id == func.any([one.id for one in documents])
+        )
+    )
+    stored = {row.id: {name: getattr(row, name) for name in OPTIONAL} for row in rows}
+    return [replace(one, **stored[one.id]) for one in documents]
 
 
 def order_keys(

@@ -87,7 +87,8 @@ def apply(
     buried = documents.bury(connection, tenant_id, [winner.id for winner in winners])
     winners = [winner for winner in winners if winner.id not in buried]
     superseded = deliveries.supersede(connection, tenant_id, winners)
-    plans = _plan(winners, newest, _batch_of_each(chunks), planner)
+    stored = _as_stored(connection, tenant_id, winners, newest)
+    plans = _plan(stored, _batch_of_each(chunks), planner)
     planned = deliveries.plan(connection, tenant_id, plans)
     rejections = _rejections_of_each(chunks, refused)
     for chunk_id, found in sorted(rejections.items()):
@@ -186,13 +187,27 @@ def _rejection(document: IncomingDocument, error: DBAPIError) -> Rejection:
     )
 
 
-def _plan(
+def _as_stored(
+    connection: Connection,
+    tenant_id: int,
     winners: Sequence[Winner],
     incoming: Sequence[IncomingDocument],
-    batch_of: Mapping[int, uuid.UUID],
-    planner: Planner,
+) -> list[IncomingDocument]:
+    """Return the documents that were stored, updates with the fields that they left as they were.
+
+    Routing an update by what it sent would broadcast the next version of a document for one key.
+    """
+    inserted = {winner.id: winner.inserted for winner in winners}
+    new = [one for one in incoming if inserted.get(one.id) is True]
+    updates = [one for one in incoming if inserted.get(one.id) is False]
+    if not updates:
+        return new
+    return new + documents.as_stored(connection, tenant_id, updates)
+
+
+def _plan(
+    stored: Sequence[IncomingDocument], batch_of: Mapping[int, uuid.UUID], planner: Planner
 ) -> list[PlannedDelivery]:
-    stored = {winner.id for winner in winners}
     return [
         PlannedDelivery(
             document_id=document.id,
@@ -202,8 +217,7 @@ def _plan(
             reason=route.reason,
             batch_id=batch_of.get(document.seq),
         )
-        for document in incoming
-        if document.id in stored
+        for document in stored
         for route in planner(document)
     ]
 
