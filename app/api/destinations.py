@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import BaseModel, ConfigDict
@@ -35,6 +35,11 @@ class DestinationOutput(BaseModel):
     enabled: bool
     timeout_seconds: float
     body: Body
+    topics: list[str]
+    categories: list[str]
+    min_confidence: float | None
+    uncertain: bool
+    filter: dict[str, Any] | None
     created_at: datetime
     updated_at: datetime
     disabled_at: datetime | None

@@ -10,15 +10,20 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from app.domain.documents import MAX_LABEL_LENGTH, Label
+from app.domain.filters import parse_filter
 from app.domain.identifiers import new_id
 from app.domain.signing import decode_secret, new_secret
 from app.domain.text import text_fault
+from app.domain.topics import pattern_fault
 from app.domain.urls import MAX_URL_LENGTH, normalised_url
 
 MAX_KEY_LENGTH = 100
 MAX_DESCRIPTION_LENGTH = 1000
 DEFAULT_TIMEOUT_SECONDS = 15.0
 MAX_TIMEOUT_SECONDS = 60.0
+MAX_TOPICS = 100
+MAX_CATEGORIES = 200
 
 Body = Literal["envelope", "raw"]
 
@@ -29,9 +34,20 @@ def _storable_text(value: str) -> str:
     return value
 
 
+def _pattern(value: str) -> str:
+    if fault := text_fault(value) or pattern_fault(value):
+        raise ValueError(fault)
+    return value
+
+
 def _usable_secret(value: str) -> str:
     decode_secret(value)
     return value
+
+
+TopicPattern = Annotated[
+    str, Field(min_length=1, max_length=MAX_LABEL_LENGTH), AfterValidator(_pattern)
+]
 
 
 class DestinationInput(BaseModel):
@@ -79,6 +95,36 @@ class DestinationInput(BaseModel):
             " alone, as it was sent."
         ),
     ] = "envelope"
+    topics: Annotated[
+        list[TopicPattern],
+        Field(
+            max_length=MAX_TOPICS,
+            description="Patterns of topics that it subscribes to: `*` is one dotted part, `**` any"
+            " number of them.",
+        ),
+    ] = []
+    categories: Annotated[
+        list[Label],
+        Field(max_length=MAX_CATEGORIES, description="Takes only these categories; empty: all."),
+    ] = []
+    min_confidence: Annotated[
+        float | None,
+        Field(ge=0, le=1, description="Takes only documents whose category is so certain."),
+    ] = None
+    uncertain: Annotated[
+        bool,
+        Field(
+            description="Takes instead what is less certain than `min_confidence` (0.5 where none"
+            " is given) or has no category."
+        ),
+    ] = False
+    filter: Annotated[
+        dict[str, Any] | None,
+        Field(
+            description="Takes only documents that meet these conditions on `id`, `category`,"
+            " `confidence`, `topics` and `attributes`."
+        ),
+    ] = None
     secret: Annotated[
         str | None,
         Field(description="whsec_ and base64 of 24 to 64 bytes; generated when left out."),
@@ -128,7 +174,10 @@ def make_destination(tenant_id: int, given: DestinationInput, *, now: datetime) 
 
     Raises:
         DestinationUrlRefused: the URL is not one that Docyard will call.
+        FilterInvalid: the filter cannot be understood.
     """
+    if given.filter is not None:
+        parse_filter(given.filter, "/filter")
     return Destination(
         tenant_id=tenant_id,
         id=new_id(),
@@ -139,6 +188,11 @@ def make_destination(tenant_id: int, given: DestinationInput, *, now: datetime) 
         enabled=given.enabled,
         timeout_seconds=given.timeout_seconds,
         body=given.body,
+        topics=given.topics,
+        categories=given.categories,
+        min_confidence=given.min_confidence,
+        uncertain=given.uncertain,
+        filter=given.filter,
         created_at=now,
         updated_at=now,
     )

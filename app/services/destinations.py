@@ -19,6 +19,7 @@ def create_destination(engine: Engine, tenant_id: int, given: DestinationInput) 
     Raises:
         DestinationKeyTaken: another one has this key.
         DestinationUrlRefused: the URL is not one that Docyard will call.
+        FilterInvalid: the filter cannot be understood.
     """
     destination = make_destination(tenant_id, given, now=datetime.now(UTC))
     with transaction(engine) as connection:

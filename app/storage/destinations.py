@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from typing import Any
 
+import orjson
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import IntegrityError
 
@@ -14,7 +15,15 @@ from app.domain.routing import RoutingTable
 
 COLUMNS = (
     "tenant_id, id, key, url, description, secret, enabled, timeout_seconds, body,"
+    " topics, categories, min_confidence, uncertain, filter,"
     " created_at, updated_at, disabled_at, disabled_reason"
+)
+
+_NAMES = tuple(name.strip() for name in COLUMNS.split(","))
+_JSON_TYPES = {"topics": "jsonb", "categories": "jsonb", "filter": "json"}
+_PARAMETERS = ", ".join(
+    f"CAST(:{name} AS {_JSON_TYPES[name]})" if name in _JSON_TYPES else f":{name}"
+    for name in _NAMES
 )
 
 
@@ -26,12 +35,8 @@ def create(connection: Connection, destination: Destination) -> None:
     """
     try:
         connection.execute(
-            text(
-                f"INSERT INTO destinations ({COLUMNS}) VALUES (:tenant_id, :id, :key, :url,"  # noqa: S608  (constants only)
-                " :description, :secret, :enabled, :timeout_seconds, :body, :created_at,"
-                " :updated_at, :disabled_at, :disabled_reason)"
-            ),
-            {name.strip(): getattr(destination, name.strip()) for name in COLUMNS.split(",")},
+            text(f"INSERT INTO destinations ({COLUMNS}) VALUES ({_PARAMETERS})"),  # noqa: S608  (constants only)
+            _parameters(destination),
         )
     except IntegrityError as error:
         raise DestinationKeyTaken(destination.key) from error
@@ -132,6 +137,15 @@ class DestinationCache:
         table = RoutingTable(Destination(**row._asdict()) for row in rows)
         self._known[tenant_id] = (version, table)
         return table
+
+
+def _parameters(destination: Destination) -> dict[str, Any]:
+    """Return a destination's fields as parameters; JSON as text."""
+    fields: dict[str, Any] = {name: getattr(destination, name) for name in _NAMES}
+    for name in _JSON_TYPES:
+        if fields[name] is not None:
+            fields[name] = orjson.dumps(fields[name]).decode()
+    return fields
 
 
 def _bump(connection: Connection, tenant_id: int) -> None:

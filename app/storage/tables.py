@@ -21,15 +21,17 @@ from sqlalchemy import (
     PrimaryKeyConstraint,
     SmallInteger,
     Text,
+    false,
     text,
 )
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import JSON, JSONB
 from sqlmodel import Field, SQLModel
 
 from app.domain.documents import DocumentInput
 
 Timestamp = DateTime(timezone=True)
 NOW = text("now()")
+NO_LIST = text("'[]'::jsonb")
 
 
 class Document(SQLModel, DocumentInput, table=True):  # type: ignore[misc]  # two model configs
@@ -140,6 +142,12 @@ class DestinationRow(SQLModel, table=True):
     body: str = Field(
         default="envelope", sa_type=Text, sa_column_kwargs={"server_default": text("'envelope'")}
     )
+    topics: list[str] = Field(sa_type=JSONB, sa_column_kwargs={"server_default": NO_LIST})
+    categories: list[str] = Field(sa_type=JSONB, sa_column_kwargs={"server_default": NO_LIST})
+    min_confidence: float | None = Field(default=None, sa_type=Double)
+    uncertain: bool = Field(sa_column_kwargs={"server_default": false()})
+    # As text: jsonb would turn 1e300 into an integer of 301 digits.
+    filter: dict[str, Any] | None = Field(default=None, sa_type=JSON(none_as_null=True))
     created_at: datetime = Field(sa_type=Timestamp, sa_column_kwargs={"server_default": NOW})
     updated_at: datetime = Field(sa_type=Timestamp, sa_column_kwargs={"server_default": NOW})
     disabled_at: datetime | None = Field(default=None, sa_type=Timestamp)

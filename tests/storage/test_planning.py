@@ -76,3 +76,22 @@ def test_a_document_that_nobody_answers_to_is_stored_without_routes(
     (counts,) = ingest(document).counts.values()
     assert (counts.stored, counts.planned) == (1, 0)
     assert routes(engine, document) == []
+
+
+def test_destinations_take_what_they_say_they_take(engine, make_document, make_target, ingest):
+    make_target("space", categories=["sci.space"], min_confidence=0.75)
+    make_target("doubt", min_confidence=0.75, uncertain=True)
+    make_target("gold", topics=["order.**"], filter={"attributes.customer.tier": {"$in": ["gold"]}})
+    sure = make_document(prediction=Prediction("sci.space", 0.75, "m"))
+    unsure = make_document(prediction=Prediction("sci.space", 0.5, "m"))
+    gold = make_document(topics=["order.eu.new"], attributes={"customer": {"tier": "gold"}})
+    other = make_document(topics=["order.eu.new"], attributes={"customer": {"tier": "tin"}})
+    ingest(sure, unsure, gold, other)
+    assert routes(engine, sure) == [
+        ("space", "broadcast; category 'sci.space'; confidence 0.75, at least 0.75")
+    ]
+    assert routes(engine, unsure) == [("doubt", "broadcast; confidence 0.5, below 0.75")]
+    assert routes(engine, gold) == [
+        ("gold", "topic 'order.eu.new' fits 'order.**'; its filter matches")
+    ]
+    assert routes(engine, other) == []
