@@ -11,9 +11,15 @@ from pydantic import BaseModel, ConfigDict
 from sqlalchemy import Engine
 
 from app.api.parts import engine_of
-from app.domain.destinations import Body, Destination, DestinationInput
+from app.domain.destinations import (
+    Body,
+    Destination,
+    DestinationChanges,
+    DestinationInput,
+)
 from app.domain.documents import DEFAULT_TENANT
 from app.services.destinations import (
+    change_destination,
     create_destination,
     delete_destination,
     get_destination,
@@ -92,6 +98,16 @@ def read_destination(
 ) -> Destination:
     """Return a destination."""
     return get_destination(engine, DEFAULT_TENANT, destination_id)
+
+
+@router.patch("/destinations/{destination_id}", response_model=DestinationOutput)
+def update_destination(
+    destination_id: uuid.UUID,
+    changes: DestinationChanges,
+    engine: Annotated[Engine, Depends(engine_of)],
+) -> Destination:
+    """Change the fields that are sent; null clears `description`, `min_confidence`, `filter`."""
+    return change_destination(engine, DEFAULT_TENANT, destination_id, changes)
 
 
 @router.delete("/destinations/{destination_id}", status_code=204)

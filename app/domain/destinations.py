@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -45,8 +45,76 @@ def _usable_secret(value: str) -> str:
     return value
 
 
+Key = Annotated[
+    str,
+    Field(
+        max_length=MAX_KEY_LENGTH,
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]*$",
+        description="Short unique name: letters, digits and . _ : -",
+    ),
+]
+Url = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=MAX_URL_LENGTH,
+        description="Where webhooks are POSTed: http or https, no user name, no fragment.",
+    ),
+    AfterValidator(_storable_text),
+]
+Description = Annotated[
+    str | None,
+    Field(max_length=MAX_DESCRIPTION_LENGTH, description="For people."),
+    AfterValidator(lambda value: value if value is None else _storable_text(value)),
+]
+Enabled = Annotated[bool, Field(description="Whether new documents are planned for it and sent.")]
+TimeoutSeconds = Annotated[
+    float,
+    Field(
+        ge=1,
+        le=MAX_TIMEOUT_SECONDS,
+        description="The whole of one request, from the connection to the end of the answer.",
+    ),
+]
+BodyKind = Annotated[
+    Body,
+    Field(
+        description="`envelope`: the document in JSON with its category; `raw`: its content"
+        " alone, as it was sent."
+    ),
+]
 TopicPattern = Annotated[
     str, Field(min_length=1, max_length=MAX_LABEL_LENGTH), AfterValidator(_pattern)
+]
+TopicPatterns = Annotated[
+    list[TopicPattern],
+    Field(
+        max_length=MAX_TOPICS,
+        description="Patterns of topics that it subscribes to: `*` is one dotted part, `**` any"
+        " number of them.",
+    ),
+]
+Categories = Annotated[
+    list[Label],
+    Field(max_length=MAX_CATEGORIES, description="Takes only these categories; empty: all."),
+]
+MinConfidence = Annotated[
+    float | None,
+    Field(ge=0, le=1, description="Takes only documents whose category is so certain."),
+]
+Uncertain = Annotated[
+    bool,
+    Field(
+        description="Takes instead what is less certain than `min_confidence` (0.5 where none"
+        " is given) or has no category."
+    ),
+]
+PayloadFilter = Annotated[
+    dict[str, Any] | None,
+    Field(
+        description="Takes only documents that meet these conditions on `id`, `category`,"
+        " `confidence`, `topics` and `attributes`."
+    ),
 ]
 
 
@@ -55,81 +123,44 @@ class DestinationInput(BaseModel):
 
     model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
-    key: Annotated[
-        str,
-        Field(
-            max_length=MAX_KEY_LENGTH,
-            pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]*$",
-            description="Short unique name: letters, digits and . _ : -",
-        ),
-    ]
-    url: Annotated[
-        str,
-        Field(
-            min_length=1,
-            max_length=MAX_URL_LENGTH,
-            description="Where webhooks are POSTed: http or https, no user name, no fragment.",
-        ),
-        AfterValidator(_storable_text),
-    ]
-    description: Annotated[
-        str | None,
-        Field(max_length=MAX_DESCRIPTION_LENGTH, description="For people."),
-        AfterValidator(lambda value: value if value is None else _storable_text(value)),
-    ] = None
-    enabled: Annotated[
-        bool, Field(description="Whether new documents are planned for it and sent.")
-    ] = True
-    timeout_seconds: Annotated[
-        float,
-        Field(
-            ge=1,
-            le=MAX_TIMEOUT_SECONDS,
-            description="The whole of one request, from the connection to the end of the answer.",
-        ),
-    ] = DEFAULT_TIMEOUT_SECONDS
-    body: Annotated[
-        Body,
-        Field(
-            description="`envelope`: the document in JSON with its category; `raw`: its content"
-            " alone, as it was sent."
-        ),
-    ] = "envelope"
-    topics: Annotated[
-        list[TopicPattern],
-        Field(
-            max_length=MAX_TOPICS,
-            description="Patterns of topics that it subscribes to: `*` is one dotted part, `**` any"
-            " number of them.",
-        ),
-    ] = []
-    categories: Annotated[
-        list[Label],
-        Field(max_length=MAX_CATEGORIES, description="Takes only these categories; empty: all."),
-    ] = []
-    min_confidence: Annotated[
-        float | None,
-        Field(ge=0, le=1, description="Takes only documents whose category is so certain."),
-    ] = None
-    uncertain: Annotated[
-        bool,
-        Field(
-            description="Takes instead what is less certain than `min_confidence` (0.5 where none"
-            " is given) or has no category."
-        ),
-    ] = False
-    filter: Annotated[
-        dict[str, Any] | None,
-        Field(
-            description="Takes only documents that meet these conditions on `id`, `category`,"
-            " `confidence`, `topics` and `attributes`."
-        ),
-    ] = None
+    key: Key
+    url: Url
+    description: Description = None
+    enabled: Enabled = True
+    timeout_seconds: TimeoutSeconds = DEFAULT_TIMEOUT_SECONDS
+    body: BodyKind = "envelope"
+    topics: TopicPatterns = []
+    categories: Categories = []
+    min_confidence: MinConfidence = None
+    uncertain: Uncertain = False
+    filter: PayloadFilter = None
     secret: Annotated[
         str | None,
         Field(description="whsec_ and base64 of 24 to 64 bytes; generated when left out."),
         AfterValidator(lambda value: value if value is None else _usable_secret(value)),
     ] = None
+
+
+class DestinationChanges(BaseModel):
+    """What to change of a destination; fields that are left out stay as they are.
+
+    Null clears ``description``, ``min_confidence`` and ``filter``.
+    """
+
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+    # The defaults are never looked at: what was not sent is not changed.
+    key: Key = ""
+    url: Url = ""
+    description: Description = None
+    enabled: Enabled = True
+    timeout_seconds: TimeoutSeconds = DEFAULT_TIMEOUT_SECONDS
+    body: BodyKind = "envelope"
+    topics: TopicPatterns = []
+    categories: Categories = []
+    min_confidence: MinConfidence = None
+    uncertain: Uncertain = False
+    filter: PayloadFilter = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -196,3 +227,20 @@ def make_destination(tenant_id: int, given: DestinationInput, *, now: datetime) 
         created_at=now,
         updated_at=now,
     )
+
+
+def changed(destination: Destination, changes: DestinationChanges, *, now: datetime) -> Destination:
+    """Return a destination with the fields that were sent; enabling forgets why it was disabled.
+
+    Raises:
+        DestinationUrlRefused: the URL is not one that Docyard will call.
+        FilterInvalid: the filter cannot be understood.
+    """
+    fields = {name: getattr(changes, name) for name in changes.model_fields_set}
+    if "url" in fields:
+        fields["url"] = normalised_url(changes.url)
+    if changes.filter is not None:
+        parse_filter(changes.filter, "/filter")
+    if fields.get("enabled"):
+        fields |= {"disabled_at": None, "disabled_reason": None}
+    return replace(destination, **fields, updated_at=now)

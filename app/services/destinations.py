@@ -7,7 +7,13 @@ from datetime import UTC, datetime
 
 from sqlalchemy import Engine
 
-from app.domain.destinations import Destination, DestinationInput, make_destination
+from app.domain.destinations import (
+    Destination,
+    DestinationChanges,
+    DestinationInput,
+    changed,
+    make_destination,
+)
 from app.domain.errors import DestinationNotFound
 from app.storage import destinations
 from app.storage.engine import transaction
@@ -37,6 +43,26 @@ def get_destination(engine: Engine, tenant_id: int, destination_id: uuid.UUID) -
         destination = destinations.get(connection, tenant_id, destination_id)
     if destination is None:
         raise DestinationNotFound(destination_id)
+    return destination
+
+
+def change_destination(
+    engine: Engine, tenant_id: int, destination_id: uuid.UUID, changes: DestinationChanges
+) -> Destination:
+    """Change a destination; documents accepted from now on are routed by the new fields.
+
+    Raises:
+        DestinationKeyTaken: another one has this key.
+        DestinationNotFound: there is none, or it was deleted.
+        DestinationUrlRefused: the URL is not one that Docyard will call.
+        FilterInvalid: the filter cannot be understood.
+    """
+    with transaction(engine) as connection:
+        known = destinations.get(connection, tenant_id, destination_id, lock=True)
+        if known is None:
+            raise DestinationNotFound(destination_id)
+        destination = changed(known, changes, now=datetime.now(UTC))
+        destinations.update(connection, destination)
     return destination
 
 

@@ -43,12 +43,33 @@ def create(connection: Connection, destination: Destination) -> None:
     _bump(connection, destination.tenant_id)
 
 
-def get(connection: Connection, tenant_id: int, destination_id: uuid.UUID) -> Destination | None:
-    """Return a destination that is not deleted, or None."""
+def update(connection: Connection, destination: Destination) -> None:
+    """Write a destination's fields over those of its row, which ``get`` has locked.
+
+    Raises:
+        DestinationKeyTaken: another one has this key.
+    """
+    try:
+        connection.execute(
+            text(
+                f"UPDATE destinations SET ({COLUMNS}) = ({_PARAMETERS})"  # noqa: S608  (constants only)
+                " WHERE tenant_id = :tenant_id AND id = :id"
+            ),
+            _parameters(destination),
+        )
+    except IntegrityError as error:
+        raise DestinationKeyTaken(destination.key) from error
+    _bump(connection, destination.tenant_id)
+
+
+def get(
+    connection: Connection, tenant_id: int, destination_id: uuid.UUID, *, lock: bool = False
+) -> Destination | None:
+    """Return a destination that is not deleted, or None; ``lock`` it to change it."""
     row = connection.execute(
         text(
             f"SELECT {COLUMNS} FROM destinations WHERE tenant_id = :tenant_id"  # noqa: S608  (constants only)
-            " AND id = :id AND deleted_at IS NULL"
+            f" AND id = :id AND deleted_at IS NULL {'FOR NO KEY UPDATE' if lock else ''}"
         ),
         {"tenant_id": tenant_id, "id": destination_id},
     ).one_or_none()

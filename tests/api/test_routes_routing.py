@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import uuid
+
 import pytest
 
-from tests.api.test_routes import create
+from app.domain.documents import DEFAULT_TENANT
+from app.storage import destinations
+from app.storage.engine import make_engine, transaction
+from tests.api.test_routes import JSON, create
 
 WANTED = {
     "topics": ["sensor.*", "**.alarm"],
@@ -64,3 +70,75 @@ def test_what_cannot_be_meant_is_refused_by_its_place(web, fields, pointers):
 
 def test_a_bad_filter_has_a_code_of_its_own(web):
     assert create(web, filter={"x": 1}).json["code"] == "filter_invalid"
+
+
+def patch(web, path, **fields):
+    return web.ask("PATCH", path, json.dumps(fields), JSON)
+
+
+def test_only_what_is_sent_is_changed(web):
+    created = create(web, description="Ours", **WANTED)
+    path, before = created.headers["location"], created.json
+    answer = patch(web, path, filter=None, min_confidence=None, topics=["x"], timeout_seconds=3)
+    assert answer.status == 200
+    expected = {
+        **{name: value for name, value in before.items() if name != "secret"},
+        "filter": None,
+        "min_confidence": None,
+        "topics": ["x"],
+        "timeout_seconds": 3.0,
+        "updated_at": answer.json["updated_at"],
+    }
+    assert answer.json == web.ask("GET", path).json == expected
+    assert answer.json["updated_at"] > before["updated_at"]
+    assert patch(web, path).json["topics"] == ["x"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "pointer"),
+    [
+        ({"key": None}, "/key"),
+        ({"url": None}, "/url"),
+        ({"enabled": None}, "/enabled"),
+        ({"topics": None}, "/topics"),
+        ({"url": "ftp://example.com"}, "/url"),
+        ({"filter": {"x": 1}}, "/filter/x"),
+        ({"secret": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"}, "/secret"),
+        ({"created_at": "now"}, "/created_at"),
+    ],
+    ids=str,
+)
+def test_a_bad_change_changes_nothing(web, fields, pointer):
+    path = create(web).headers["location"]
+    before = web.ask("GET", path).json
+    answer = patch(web, path, description="new", **fields)
+    assert answer.status == 422
+    assert [one["pointer"] for one in answer.json["errors"]] == [pointer]
+    assert web.ask("GET", path).json == before
+
+
+def test_a_key_cannot_be_changed_to_one_that_is_taken(web):
+    create(web, key="a")
+    path = create(web, key="b").headers["location"]
+    assert patch(web, path, key="a").json["code"] == "destination_key_taken"
+    assert patch(web, path, key="c").json["key"] == "c"
+
+
+def test_what_does_not_exist_cannot_be_changed(web):
+    assert patch(web, f"/destinations/{uuid.uuid4()}", key="a").status == 404
+
+
+def test_enabling_forgets_why_a_destination_was_disabled(web, database_url):
+    created = create(web)
+    path = created.headers["location"]
+    engine = make_engine(database_url, application_name="test")
+    with transaction(engine) as connection:
+        destinations.disable(connection, DEFAULT_TENANT, uuid.UUID(created.json["id"]), "gone")
+    engine.dispose()
+    assert patch(web, path, description="still").json["disabled_reason"] == "gone"
+    enabled = patch(web, path, enabled=True).json
+    assert (enabled["enabled"], enabled["disabled_at"], enabled["disabled_reason"]) == (
+        True,
+        None,
+        None,
+    )
