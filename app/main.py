@@ -11,7 +11,7 @@ from redis.exceptions import RedisError
 from starlette.routing import Route
 
 from app import __version__
-from app.api import access, batches, destinations, documents, errors, health, schema
+from app.api import access, batches, deliveries, destinations, documents, errors, health, schema
 from app.api.arrays import PostArray, accepted
 from app.api.batches import read_document
 from app.api.bulk import PostBulk
@@ -59,7 +59,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         Route("/v1/event", PostEvent(read_event, settings.max_body_bytes), methods=["POST"]),
         Route("/v1/batch", PostArray(read_event, batch_ok), methods=["POST"]),
     ]
-    for module in (documents, batches, destinations, health):
+    for module in (documents, deliveries, batches, destinations, health):
         app.include_router(module.router)
     app.add_middleware(access.Access, settings=settings)
     errors.install(app)

@@ -1,46 +1,22 @@
 """Which destinations get a document, and why.
 
 One function decides for everybody: ingest, replay and preview ask it, and store or show its
-reasons. It is given what it may look at and touches nothing else.
-
-How a document chooses (``delivery``):
-
-========================  =========================================================================
-``broadcast``             every destination; what happens when nothing is said
-``key``                   destinations whose key is among its ``keys``
-``topic``                 destinations that subscribe to a pattern which one of its ``topics`` fits
-none, ``keys`` given      like ``key``
-none, ``topics`` given    like ``topic``
-none, both given          either: those named and those subscribed
-========================  =========================================================================
-
-An empty list is as good as none. With a mode that was said, the other list chooses nothing.
-Whoever is reached so still decides what it takes: see ``app.domain.admission``.
+reasons. It is given what it may look at and touches nothing else. The document chooses
+(``app.domain.choice``), then each destination takes what it wants (``app.domain.admission``).
 """
 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import Iterable
+from typing import NamedTuple
 
-from app.domain.admission import Admission, Described, facts_of
+from app.domain.admission import Admission, facts_of
+from app.domain.choice import Choice, Routable, choice_of, why_nobody, why_not_addressed
 from app.domain.destinations import Destination
 from app.domain.predictions import Prediction
 from app.domain.routing_index import AdmissionIndex
 from app.domain.topics import Subscription, TopicTree
-
-
-class Routable(Described, Protocol):
-    """What routing reads of a document; ``DocumentInput`` is one."""
-
-    @property
-    def delivery(self) -> str | None:
-        """How destinations are chosen, None for what keys and topics imply."""
-
-    @property
-    def keys(self) -> Sequence[str] | None:
-        """Destination keys that the client named."""
 
 
 class Route(NamedTuple):
@@ -56,34 +32,6 @@ class Verdict(NamedTuple):
     destination_id: uuid.UUID
     routed: bool
     reason: str
-
-
-class Choice(NamedTuple):
-    """How a document chooses, with what was not said filled in.
-
-    Attributes:
-        broadcast: everybody; the others are None then.
-        keys: None when keys choose nothing.
-        topics: None when topics choose nothing.
-    """
-
-    broadcast: bool = False
-    keys: Sequence[str] | None = None
-    topics: Sequence[str] | None = None
-
-
-def choice_of(document: Routable) -> Choice:
-    """Return how a document chooses its destinations."""
-    match document.delivery:
-        case "broadcast":
-            return Choice(broadcast=True)
-        case "key":
-            return Choice(keys=document.keys or ())
-        case "topic":
-            return Choice(topics=document.topics or ())
-    if document.keys or document.topics:
-        return Choice(keys=document.keys or None, topics=document.topics or None)
-    return Choice(broadcast=True)
 
 
 class RoutingTable:
@@ -149,7 +97,7 @@ class RoutingTable:
             if not destination.enabled:
                 refusal: str | None = _why_disabled(destination)
             elif not addressed.broadcast and place not in reached:
-                refusal = _why_not_addressed(choice, destination)
+                refusal = why_not_addressed(choice, destination)
             else:
                 refusal = admission.refusal(facts)
             if refusal is None:
@@ -158,6 +106,18 @@ class RoutingTable:
             else:
                 verdicts.append(Verdict(destination.id, routed=False, reason=refusal))
         return verdicts
+
+    def why_nobody(self, document: Routable, prediction: Prediction | None) -> str | None:
+        """Say in a sentence why a document has no routes; None when it has."""
+        if self.routes(document, prediction):
+            return None
+        choice = choice_of(document)
+        addressed = self._addressed(choice)
+        enabled = sum(one.enabled for one in self.destinations)
+        reached = len(set().union(*addressed.groups))
+        return why_nobody(
+            choice, enabled=enabled, reached=enabled if addressed.broadcast else reached
+        )
 
     def _addressed(self, choice: Choice) -> _Addressed:
         named = {
@@ -223,21 +183,3 @@ def _why_disabled(destination: Destination) -> str:
     if destination.disabled_reason:
         return f"it is disabled: {destination.disabled_reason}"
     return "it is disabled"
-
-
-def _why_not_addressed(choice: Choice, destination: Destination) -> str:
-    reasons = []
-    if choice.keys is not None:
-        reasons.append(
-            f"its key {destination.key!r} is not named"
-            if choice.keys
-            else "delivery is by key, and the document names none"
-        )
-    if choice.topics is not None:
-        if not choice.topics:
-            reasons.append("delivery is by topic, and the document has none")
-        elif destination.topics:
-            reasons.append("no topic fits its patterns")
-        else:
-            reasons.append("it subscribes to no topics")
-    return "; ".join(reasons)

@@ -91,6 +91,18 @@ def list_page(
     return [Destination(**row._asdict()) for row in rows]
 
 
+def list_all(connection: Connection, tenant_id: int) -> list[Destination]:
+    """Return every destination that is not deleted, in the order of their ids."""
+    rows = connection.execute(
+        text(
+            f"SELECT {COLUMNS} FROM destinations WHERE tenant_id = :tenant_id"  # noqa: S608  (constants only)
+            " AND deleted_at IS NULL ORDER BY id"
+        ),
+        {"tenant_id": tenant_id},
+    )
+    return [Destination(**row._asdict()) for row in rows]
+
+
 def soft_delete(connection: Connection, tenant_id: int, destination_id: uuid.UUID) -> bool:
     """Delete a destination and cancel its open deliveries; False when there is none.
 

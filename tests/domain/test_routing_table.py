@@ -167,3 +167,12 @@ def test_thresholds_alone_lead_to_those_who_want_that_confidence():
     assert [one.destination_id for one in unclassified] == [
         one.id for one in destinations if one.uncertain
     ]
+
+
+def test_many_names_are_shortened_in_the_sentence_that_says_why_nobody():
+    table = RoutingTable([make("z")])
+    assert table.why_nobody(document(keys=["z"]), None) is None
+    assert table.why_nobody(document(keys=list("abcdefg"), topics=["t"]), None) == (
+        "No enabled destination has one of its keys ('a', 'b', 'c', 'd', 'e' and 2 more)"
+        " or subscribes to one of its topics ('t')."
+    )

@@ -1,0 +1,94 @@
+"""``GET /documents/{id}/deliveries``: where a document went, and why."""
+
+from __future__ import annotations
+
+import uuid
+from datetime import datetime
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Query, Request, Response
+from pydantic import BaseModel, ConfigDict
+from sqlalchemy import Engine
+
+from app.api.parts import engine_of
+from app.domain.documents import DEFAULT_TENANT
+from app.domain.errors import InvalidInput, Violation
+from app.services.routes import where_document_went
+from app.storage.document_deliveries import DeliveryPlace
+
+router = APIRouter(tags=["documents"])
+
+
+class DeliveryOutput(BaseModel):
+    """One route of a version of a document, and what has become of it."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    destination_id: uuid.UUID
+    destination_key: str | None
+    version: int
+    reason: str
+    state: str
+    attempts: int
+    last_status: int | None
+    last_error: str | None
+    created_at: datetime
+    due_at: datetime | None
+    attempted_at: datetime | None
+    ended_at: datetime | None
+
+
+class DocumentDeliveries(BaseModel):
+    """Where a document went.
+
+    `routes` counts those of the version that is stored (null: the document was deleted);
+    `explanation` says in a sentence why there are none. `items` are of older versions as well, the
+    newest first; `next_cursor` is null on the last page.
+    """
+
+    document_id: uuid.UUID
+    routes: int | None
+    explanation: str
+    items: list[DeliveryOutput]
+    next_cursor: str | None
+
+
+@router.get("/documents/{document_id}/deliveries")
+def read_deliveries_of_document(
+    document_id: uuid.UUID,
+    request: Request,
+    response: Response,
+    engine: Annotated[Engine, Depends(engine_of)],
+    limit: Annotated[int, Query(ge=1, le=500)] = 100,
+    cursor: str | None = None,
+) -> DocumentDeliveries:
+    """Say where a document went: each route with its reason and state, or why there is none."""
+    found = where_document_went(
+        engine,
+        DEFAULT_TENANT,
+        document_id,
+        limit=limit,
+        after=None if cursor is None else _place(cursor),
+    )
+    more = None if found.next is None else ".".join(str(part) for part in found.next)
+    if more is not None:
+        url = request.url.include_query_params(cursor=more, limit=limit)
+        response.headers["Link"] = f'<{url.path}?{url.query}>; rel="next"'
+    return DocumentDeliveries(
+        document_id=document_id,
+        routes=found.routes,
+        explanation=found.explanation,
+        items=[DeliveryOutput.model_validate(one) for one in found.deliveries],
+        next_cursor=more,
+    )
+
+
+def _place(cursor: str) -> DeliveryPlace:
+    try:
+        seq, destination_id, generation = cursor.split(".")
+        place = DeliveryPlace(int(seq), uuid.UUID(destination_id), int(generation))
+    except ValueError:
+        place = None
+    if place is None or not (0 <= place.seq < 2**63 and 0 <= place.generation < 2**15):
+        raise InvalidInput([Violation("/cursor", "This is no cursor that was given out.")])
+    return place
