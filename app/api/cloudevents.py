@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import orjson
@@ -10,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from app.api.arrays import Member, PostArray, accepted
+from app.api.arrays import Member, PostArray, accepted, in_turns
 from app.api.bodies import (
     DUMP,
     BodyTooLarge,
@@ -58,7 +59,8 @@ class PostCloudEvents:
         parts: Parts = scope["app"].state.parts
         try:
             body = await read_body(receive, announced_length(scope), self._max_body_bytes)
-            event = read_structured(body) if form == STRUCTURED_TYPE else read_binary(headers, body)
+            read = read_structured if form == STRUCTURED_TYPE else partial(read_binary, headers)
+            event = await in_turns(read, body)
             await parts.intake.submit(event.encoded, event.lane)
             response = _accepted(event, headers.get(b"prefer", b""))
         except DocyardError as error:

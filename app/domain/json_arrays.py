@@ -14,6 +14,8 @@ import orjson
 # Possessive, so that a string which is never closed costs one pass and not many.
 _TOKEN = re.compile(rb'"(?:[^"\\]++|\\.)*+"|["\[\]{},]', re.DOTALL)
 _WHITESPACE = b" \t\r\n"
+TOKENS_IN_A_TURN = 10_000
+"""Some milliseconds' worth. A large element may have millions."""
 
 
 class NotAnArray(ValueError):
@@ -26,12 +28,16 @@ def elements(text: bytes) -> Iterator[bytes]:
     Raises:
         NotAnArray: behind the elements that could be told apart.
     """
-    opening = text.find(b"[")
-    if opening < 0 or text[:opening].strip(_WHITESPACE):
-        message = "A JSON array was expected."
-        raise NotAnArray(message)
+    return (one for one in elements_in_turns(text) if one is not None)
+
+
+def elements_in_turns(text: bytes) -> Iterator[bytes | None]:
+    """Like ``elements``, and yield None now and then, for those who have others to serve."""
+    opening = _opening(text)
     depth, begin, count = 0, opening + 1, 0
-    for token in _TOKEN.finditer(text, opening):
+    for number, token in enumerate(_TOKEN.finditer(text, opening), 1):
+        if number % TOKENS_IN_A_TURN == 0:
+            yield None
         kind = token[0]
         if kind in (b"[", b"{"):
             depth += 1
@@ -71,6 +77,14 @@ def member(text: bytes, name: str) -> bytes:
         if orjson.loads(key[0]) == name:
             found = pair[key.end() :].lstrip(_WHITESPACE)[1:].lstrip(_WHITESPACE)
     return found
+
+
+def _opening(text: bytes) -> int:
+    opening = text.find(b"[")
+    if opening < 0 or text[:opening].strip(_WHITESPACE):
+        message = "A JSON array was expected."
+        raise NotAnArray(message)
+    return opening
 
 
 def _require_end(text: bytes, closing: re.Match[bytes]) -> None:
