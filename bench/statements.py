@@ -1,25 +1,20 @@
-"""The statements that run all the time, on tables with much in them: their plans and their time.
+"""The statements that run all the time, each had by calling the function that the service calls.
 
-Each is had by calling the function that the service calls, so what is explained is what runs. A
-test asserts that none of them reads a large table from end to end; ``python -m bench statements``
-measures them with 5 million documents.
+So what is explained is what runs. A test asserts that none of them reads a large table from end to
+end; ``python -m bench growth`` measures them with 5 million documents.
 """
 
 from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any
 
-from sqlalchemy import Connection, Engine, event, text
+from sqlalchemy import Connection
 
 from app.domain.deliveries import DeliveryState
-from app.domain.destinations import DestinationInput, make_destination
-from app.domain.documents import DEFAULT_TENANT, accepted_at
+from app.domain.documents import accepted_at
 from app.domain.predictions import Prediction
 from app.storage import (
     batches,
@@ -27,80 +22,16 @@ from app.storage import (
     deliveries,
     destinations,
     documents,
-    leases,
     receipts,
     ticks,
 )
 from app.storage.deliveries import DeliveryKey, DeliveryResult, PlannedDelivery
 from app.storage.documents import IncomingDocument, Winner
-from app.storage.engine import transaction
-from app.storage.leases import Lease
 from app.storage.receipts import ChunkCounts
-from bench import rows
+from bench.explain import Call
+from bench.world import CHUNK, TENANT, World
 
-CHUNK = 500
 PAGE = 200
-DESTINATIONS = 100
-BACKLOG = 1_000_000
-"""Deliveries that wait for a destination, at most."""
-TENANT = DEFAULT_TENANT
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class World:
-    """Large tables, and what of them the statements ask for.
-
-    Attributes:
-        stored: ids and order numbers of a chunk of stored documents, with open deliveries.
-        busy: a destination that all those deliveries wait for, with a lease.
-        parked: a destination whose deliveries are all to be tried again tomorrow.
-        quiet: a destination whose deliveries have all been delivered.
-    """
-
-    stored: Sequence[tuple[uuid.UUID, int]]
-    busy: Lease
-    parked: uuid.UUID
-    quiet: uuid.UUID
-
-
-def make_world(engine: Engine, database_url: str, count: int, *, tidy: bool = True) -> World:
-    """Fill empty tables: so many documents, delivered to three destinations among 100.
-
-    Two large backlogs make a planner expect a match everywhere; that is when it errs.
-
-    Args:
-        engine: on the database.
-        database_url: of it.
-        count: documents.
-        tidy: vacuum and analyse. Without, as in a young installation, the planner knows sizes only.
-    """
-    rows.make_documents(database_url, count)
-    ids = [_destination(engine, f"bench-{number}") for number in range(DESTINATIONS)]
-    busy, parked, quiet = ids[10], ids[50], ids[90]
-    backlog = min(count, BACKLOG)
-    rows.make_deliveries(database_url, busy, backlog)
-    rows.make_deliveries(database_url, parked, backlog, attempts=1, parked=True)
-    rows.make_deliveries(database_url, quiet, backlog // 10, state="delivered", attempts=1)
-    rows.make_traces(database_url, backlog)
-    if tidy:
-        rows.tidy(database_url)
-    with transaction(engine) as connection:
-        lease = leases.acquire(connection, TENANT, busy, "bench", 3600)
-        assert lease is not None  # noqa: S101  (nobody else wants it)
-        # From all over the backlog, as updates are.
-        stored = connection.execute(
-            text(
-                "SELECT document_id AS id, seq FROM deliveries WHERE destination_id = :busy"
-                " ORDER BY md5(document_id::text) LIMIT :chunk"
-            ),
-            {"busy": busy, "chunk": CHUNK},
-        )
-        return World(
-            stored=[(row.id, row.seq) for row in stored], busy=lease, parked=parked, quiet=quiet
-        )
-
-
-Call = Callable[[Connection, World], object]
 
 
 def _upsert_new(connection: Connection, world: World) -> object:  # noqa: ARG001  (as the others)
@@ -230,85 +161,6 @@ STATEMENTS: Mapping[str, Call] = {
     "fold 500 counts of batches": _fold_batches,
     "counts of a batch": lambda connection, _: batches.counts(connection, TENANT, uuid.uuid4()),
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Scan:
-    """A node that reads a table or an index.
-
-    Attributes:
-        kind: "Seq Scan", "Index Scan", …
-        source: the index where there is one, else the table.
-        condition: by which the index is entered, as Postgres writes it.
-    """
-
-    kind: str
-    source: str
-    condition: str
-
-
-@dataclass(frozen=True, slots=True)
-class Explained:
-    """A statement and how Postgres goes about it."""
-
-    statement: str
-    plan: Mapping[str, Any]
-
-    def scans(self) -> Iterator[Scan]:
-        """Yield every node that reads a table or an index."""
-        waiting = [self.plan]
-        while waiting:
-            node = waiting.pop()
-            waiting += node.get("Plans", [])
-            source = node.get("Index Name") or node.get("Relation Name")
-            if source and "Scan" in node["Node Type"]:
-                yield Scan(node["Node Type"], source, node.get("Index Cond", ""))
-
-
-def explain(engine: Engine, call: Call, world: World) -> list[Explained]:
-    """Return the plans of everything that a call runs, with the values it gives; undone after."""
-    with transaction(engine) as connection:
-        with _noted(connection) as statements:
-            call(connection, world)
-        explained = []
-        for statement, values in statements:
-            answer = connection.exec_driver_sql(f"EXPLAIN (FORMAT JSON) {statement}", values)
-            explained.append(Explained(statement, answer.scalar_one()[0]["Plan"]))
-        connection.rollback()
-        return explained
-
-
-def milliseconds(engine: Engine, call: Call, world: World) -> float:
-    """Return how long a call takes, undone after."""
-    with transaction(engine) as connection:
-        began_at = time.perf_counter()
-        call(connection, world)
-        took = time.perf_counter() - began_at
-        connection.rollback()
-    return took * 1000
-
-
-@contextmanager
-def _noted(connection: Connection) -> Iterator[list[tuple[str, Any]]]:
-    """Note what runs on a connection, as the driver is given it."""
-    statements: list[tuple[str, Any]] = []
-
-    def note(_connection: Any, _cursor: Any, statement: str, values: Any, *_: Any) -> None:
-        statements.append((statement, values))
-
-    event.listen(connection, "before_cursor_execute", note)
-    try:
-        yield statements
-    finally:
-        event.remove(connection, "before_cursor_execute", note)
-
-
-def _destination(engine: Engine, key: str) -> uuid.UUID:
-    given = DestinationInput(key=key, url=f"http://example.com/{key}")
-    made = make_destination(TENANT, given, now=datetime.now(UTC))
-    with transaction(engine) as connection:
-        destinations.create(connection, made)
-    return made.id
 
 
 def _document(document_id: uuid.UUID) -> IncomingDocument:

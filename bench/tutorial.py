@@ -19,13 +19,18 @@ from dramatiq.brokers.redis import RedisBroker
 from fastapi import FastAPI
 from pydantic import BaseModel
 from sqlalchemy import Engine
+from sqlalchemy.orm import registry
 from sqlmodel import Field, Session, SQLModel, create_engine
 
 from app.storage.engine import sqlalchemy_url
 from models.artifact import DEFAULT_PATH, load_pipeline
 
 
-class TutorialDocument(SQLModel, table=True):
+class TutorialModel(SQLModel, registry=registry()):
+    """A registry of its own, apart from Docyard's tables."""
+
+
+class TutorialDocument(TutorialModel, table=True):
     """A stored document."""
 
     __tablename__ = "tutorial_documents"
@@ -45,8 +50,7 @@ class TutorialInput(BaseModel):
 def make_table(database_url: str) -> None:
     """Make the table."""
     made = create_engine(sqlalchemy_url(database_url))
-    table = SQLModel.metadata.tables[str(TutorialDocument.__tablename__)]
-    SQLModel.metadata.create_all(made, [table])
+    TutorialModel.metadata.create_all(made)
     made.dispose()
 
 

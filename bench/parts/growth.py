@@ -11,11 +11,13 @@ from statistics import median
 from sqlalchemy import text
 
 from app.storage.engine import make_engine, transaction
-from bench import statements
+from bench.explain import milliseconds
 from bench.results import Finding, PartResult, Void, ratio
 from bench.run import Run, say
 from bench.sides import Side, docyard
+from bench.statements import STATEMENTS
 from bench.upload import upload
+from bench.world import make_world
 
 WORDS = 30
 ASKED = 0.75
@@ -60,10 +62,10 @@ def _statements(run: Run) -> list[Finding]:
         say(f"  making {count:,} rows, and their deliveries")
         run.servers.empty_database(LARGE)
         engine = make_engine(run.servers.database_url(LARGE), application_name="bench")
-        world = statements.make_world(engine, run.servers.database_url(LARGE), count)
+        world = make_world(engine, run.servers.database_url(LARGE), count)
         took[count] = {
-            name: median(statements.milliseconds(engine, call, world) for _ in range(TIMES))
-            for name, call in statements.STATEMENTS.items()
+            name: median(milliseconds(engine, call, world) for _ in range(TIMES))
+            for name, call in STATEMENTS.items()
         }
         with transaction(engine) as connection:
             # What is measured next goes to nobody.

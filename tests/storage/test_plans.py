@@ -6,7 +6,9 @@ import psycopg
 import pytest
 
 from app.storage.engine import make_engine
-from bench.statements import STATEMENTS, explain, make_world
+from bench.explain import explain
+from bench.statements import STATEMENTS
+from bench.world import make_world
 
 LARGE = ("documents", "deliveries", "tombstones", "receipts", "counters", "batch_counts")
 """Grow with the documents. The others stay small: destinations, leases, deltas between folds."""
