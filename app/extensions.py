@@ -8,6 +8,7 @@ from typing import TypeVar
 from pydantic import BaseModel
 
 from app.domain.errors import SettingsInvalid
+from app.domain.routers import Router
 from app.settings import Settings
 
 T = TypeVar("T")
@@ -22,6 +23,23 @@ def load_event_model(settings: Settings) -> type[BaseModel] | None:
     if settings.event_model is None:
         return None
     return load_class("EVENT_MODEL", settings.event_model, BaseModel)
+
+
+def load_router(settings: Settings) -> Router | None:
+    """Import and make the router of the user's, if there is one.
+
+    Raises:
+        SettingsInvalid: there is no such class, or it cannot be made.
+    """
+    if settings.router is None:
+        return None
+    found = load_class("ROUTER", settings.router, Router)  # type: ignore[type-abstract]  # a protocol
+    try:
+        return found()
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}"
+        sentence = f"ROUTER={settings.router} cannot be made without arguments ({reason})."
+        raise SettingsInvalid(sentence) from error
 
 
 def load_class(setting: str, place: str, base: type[T]) -> type[T]:

@@ -62,6 +62,8 @@ class Settings(BaseSettings):
     lease_seconds: Annotated[float, Field(gt=0)] = 15.0
     """How long a destination stays with a delivery process that has gone silent."""
 
+    router: str | None = None
+    """``package.module:Class``, what chooses the destinations of documents."""
     event_model: str | None = None
     """``package.module:Class``: a Pydantic model that events of ``/v1/event`` must fit."""
 
@@ -103,7 +105,7 @@ class Settings(BaseSettings):
             return tuple(ipaddress.ip_network(part.strip()) for part in value.split(",") if part)
         return value
 
-    @field_validator("admin_api_key", "event_model")
+    @field_validator("admin_api_key", "event_model", "router")
     @classmethod
     def _not_blank(cls, key: str | None) -> str | None:
         return key.strip() or None if key else None

@@ -14,11 +14,12 @@ import orjson
 import structlog
 from redis import RedisError
 from sqlalchemy import Connection, Engine
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from app.domain.documents import MAX_VERSION, accepted_at
 from app.domain.errors import DatabaseUnavailable
 from app.domain.predictions import Prediction
+from app.domain.routing import Route, RoutingTable
 from app.domain.text import text_fault
 from app.queue.messages import Chunk
 from app.queue.retries import HandBack
@@ -31,14 +32,13 @@ from app.storage.receipts import begin_tries
 from app.storage.rejected import Rejection
 from worker.classification import ModelHolder
 from worker.isolation import Poison, classify_isolated
+from worker.planning import Planning, Ring, as_unplanned, plan
 
 LOG = structlog.get_logger(__name__)
 FIRST_PAUSE_SECONDS = 0.2
 LONGEST_PAUSE_SECONDS = 5.0
 
 T = TypeVar("T")
-Ring = Callable[[int, Sequence[uuid.UUID]], object]
-"""Rings the destinations of a tenant."""
 
 
 class Stopping(HandBack):
@@ -55,6 +55,8 @@ class Ingest:
     destinations: DestinationCache
     ring: Ring
     stopping: threading.Event
+    planning: Planning | None = None
+    """Routes behind the commit, where the user has a router of his own."""
 
 
 def ingest(parts: Ingest, chunks: Sequence[Chunk]) -> None:
@@ -189,16 +191,37 @@ def _apply(parts: Ingest, tenant_id: int, chunks: Sequence[ClassifiedChunk]) -> 
             connection,
             tenant_id,
             chunks,
-            lambda document: table.routes(document, document.prediction),
+            lambda document: None if parts.planning else _routes(table, document),
             isolate=isolate,
         )
 
     try:
-        return _patiently(parts, lambda connection: run(connection, isolate=False))
+        applied = _patiently(parts, lambda connection: run(connection, isolate=False))
     except DBAPIError as error:
         if not is_unstorable(error):
             raise
-        return _patiently(parts, lambda connection: run(connection, isolate=True))
+        applied = _patiently(parts, lambda connection: run(connection, isolate=True))
+    if parts.planning is not None and applied.unplanned:
+        _plan(parts.planning, tenant_id, applied)
+    return applied
+
+
+def _routes(table: RoutingTable, document: IncomingDocument) -> list[Route] | None:
+    try:
+        return table.routes(document, document.prediction)
+    except Exception:
+        # Whatever an older or other door let through: the document is stored, and tried again.
+        LOG.exception("routing.failed", document=str(document.id))
+        return None
+
+
+def _plan(planning: Planning, tenant_id: int, applied: Applied) -> None:
+    """Route what has been stored. The marks are in the database: a failure fails nothing."""
+    documents = [as_unplanned(document, mark) for document, mark in applied.unplanned]
+    try:
+        plan(planning, tenant_id, documents)
+    except (DatabaseUnavailable, SQLAlchemyError) as error:
+        LOG.warning("planning.failed", documents=len(documents), reason=str(error).splitlines()[0])
 
 
 def _patiently(parts: Ingest, work: Callable[[Connection], T], *, durable: bool = True) -> T:

@@ -21,6 +21,7 @@ from dramatiq.middleware import Middleware
 from sqlalchemy import Engine
 
 from app.domain.documents import DEFAULT_TENANT
+from app.extensions import load_router
 from app.logs import configure_logging
 from app.queue.batches import forget_finished
 from app.queue.broker import HardenedBroker
@@ -38,6 +39,8 @@ from worker.classification import ModelHolder
 from worker.grouping import Grouping
 from worker.ingest import Ingest, ingest
 from worker.middleware import worker_middleware
+from worker.planning import Planning, Replanner
+from worker.router_host import RouterHost, TableRouter
 from worker.sweeper import Sweeper
 
 Kind = Literal["ingest", "delivery"]
@@ -135,19 +138,38 @@ def _pool_size(kinds: Sequence[Kind]) -> int:
 
 
 def _add_ingest(broker: HardenedBroker, settings: Settings, engine: Engine, bell: Doorbell) -> Part:
+    router = load_router(settings)
+    destinations = DestinationCache()
+    planning = Planning(
+        engine=engine,
+        destinations=destinations,
+        router=RouterHost(router) if router else TableRouter(),
+        ring=bell.ring,
+    )
     parts = Ingest(
         engine=engine,
         model=ModelHolder(settings.model_path),
         model_path=settings.model_path,
-        destinations=DestinationCache(),
+        destinations=destinations,
         ring=bell.ring,
         stopping=threading.Event(),
+        planning=planning if router else None,
     )
     groups = Grouping(partial(ingest, parts), at_once=GROUPS_AT_ONCE)
     register_ingest(broker, groups.ingest)
+    replanner = Replanner(planning)
     # Loaded beside the start of the consumers, so that the first document does not wait for it.
     warm = threading.Thread(target=parts.model.usable, name="model", daemon=True)
-    return Part(start=warm.start, stop=parts.stopping.set)
+
+    def start() -> None:
+        warm.start()
+        replanner.start()
+
+    def close() -> None:
+        replanner.stop()
+        planning.router.close()
+
+    return Part(start=start, stop=parts.stopping.set, close=close)
 
 
 def _add_delivery(

@@ -20,7 +20,7 @@ from app.domain.documents import DEFAULT_TENANT
 from app.domain.errors import DatabaseUnavailable
 from app.storage import batches, counters, deliveries, ticks
 from app.storage.engine import transaction
-from worker.ingest import Ring
+from worker.planning import Ring
 
 T = TypeVar("T")
 LOG = structlog.get_logger(__name__)

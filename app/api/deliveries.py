@@ -8,9 +8,8 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import BaseModel, ConfigDict
-from sqlalchemy import Engine
 
-from app.api.parts import engine_of
+from app.api.parts import Parts, parts_of
 from app.domain.documents import DEFAULT_TENANT
 from app.domain.errors import InvalidInput, Violation
 from app.services.routes import where_document_went
@@ -26,6 +25,7 @@ class DeliveryOutput(BaseModel):
 
     destination_id: uuid.UUID
     destination_key: str | None
+    destination_url: str | None
     version: int
     reason: str
     state: str
@@ -38,17 +38,30 @@ class DeliveryOutput(BaseModel):
     ended_at: datetime | None
 
 
+class UnplannedOutput(BaseModel):
+    """That a document is stored and not routed yet, and why the last attempt failed."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    attempts: int
+    error: str | None
+    created_at: datetime
+    retry_at: datetime
+
+
 class DocumentDeliveries(BaseModel):
     """Where a document went.
 
     `routes` counts those of the version that is stored (null: the document was deleted);
-    `explanation` says in a sentence why there are none. `items` are of older versions as well, the
-    newest first; `next_cursor` is null on the last page.
+    `explanation` says in a sentence why there are none; `unplanned` is there while it is not routed
+    yet. `items` are of older versions as well, the newest first; `next_cursor` is null on the last
+    page.
     """
 
     document_id: uuid.UUID
     routes: int | None
     explanation: str
+    unplanned: UnplannedOutput | None
     items: list[DeliveryOutput]
     next_cursor: str | None
 
@@ -58,17 +71,18 @@ def read_deliveries_of_document(
     document_id: uuid.UUID,
     request: Request,
     response: Response,
-    engine: Annotated[Engine, Depends(engine_of)],
+    parts: Annotated[Parts, Depends(parts_of)],
     limit: Annotated[int, Query(ge=1, le=500)] = 100,
     cursor: str | None = None,
 ) -> DocumentDeliveries:
     """Say where a document went: each route with its reason and state, or why there is none."""
     found = where_document_went(
-        engine,
+        parts.engine,
         DEFAULT_TENANT,
         document_id,
         limit=limit,
         after=None if cursor is None else _place(cursor),
+        router=parts.settings.router,
     )
     more = None if found.next is None else ".".join(str(part) for part in found.next)
     if more is not None:
@@ -78,6 +92,7 @@ def read_deliveries_of_document(
         document_id=document_id,
         routes=found.routes,
         explanation=found.explanation,
+        unplanned=found.unplanned and UnplannedOutput.model_validate(found.unplanned),
         items=[DeliveryOutput.model_validate(one) for one in found.deliveries],
         next_cursor=more,
     )

@@ -46,6 +46,7 @@ class DestinationOutput(BaseModel):
     min_confidence: float | None
     uncertain: bool
     filter: dict[str, Any] | None
+    parent_id: uuid.UUID | None
     created_at: datetime
     updated_at: datetime
     disabled_at: datetime | None
@@ -82,9 +83,15 @@ def read_destinations(
     engine: Annotated[Engine, Depends(engine_of)],
     limit: Annotated[int, Query(ge=1, le=500)] = 100,
     cursor: uuid.UUID | None = None,
+    parent_id: Annotated[
+        uuid.UUID | None,
+        Query(description="Instead those of URLs that a router chose, under this destination."),
+    ] = None,
 ) -> DestinationPage:
-    """List destinations, the oldest first."""
-    page, more = list_destinations(engine, DEFAULT_TENANT, limit=limit, after=cursor)
+    """List the destinations that were registered, the oldest first."""
+    page, more = list_destinations(
+        engine, DEFAULT_TENANT, limit=limit, after=cursor, parent_id=parent_id
+    )
     if more is not None:
         url = request.url.include_query_params(cursor=more, limit=limit)
         response.headers["Link"] = f'<{url.path}?{url.query}>; rel="next"'

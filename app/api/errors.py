@@ -38,6 +38,7 @@ STATUS: dict[type[DocyardError], int] = {
     errors.QueueFull: 503,
     errors.DatabaseUnavailable: 503,
     errors.SignatureInvalid: 401,
+    errors.RouterFailed: 500,
     errors.ModelUnusable: 500,
     errors.SettingsInvalid: 500,
 }

@@ -40,5 +40,10 @@ def worker(
         ingest_processes=ingest_processes,
         delivery_processes=delivery_processes,
     )
+    if settings.router is not None:
+        from app.extensions import load_router  # noqa: PLC0415  (only where there is one)
+
+        # The children would die of a wrong one and be started again, for ever.
+        load_router(settings)
     configure_logging(settings)
     raise typer.Exit(supervisor(settings, only).run())

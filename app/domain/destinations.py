@@ -176,6 +176,8 @@ class Destination:
         topics: patterns that it subscribes to, see ``app.domain.topics``.
         categories, min_confidence, uncertain, filter: which of the documents that are addressed to
             it it takes, see ``app.domain.admission``.
+        parent_id: of the destination whose secret, timeout and body it shares, for URLs that
+            nobody registered; None for all others.
         disabled_at: when Docyard stopped on its own accord (410), None otherwise.
         disabled_reason: why it did.
     """
@@ -196,6 +198,7 @@ class Destination:
     min_confidence: float | None = None
     uncertain: bool = False
     filter: dict[str, Any] | None = None
+    parent_id: uuid.UUID | None = None
     disabled_at: datetime | None = None
     disabled_reason: str | None = None
 

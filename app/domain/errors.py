@@ -21,6 +21,7 @@
     │   ├── QueueFull
     │   └── DatabaseUnavailable
     ├── SignatureInvalid            a webhook's signature does not hold
+    ├── RouterFailed                the user's own router raised, or answered nonsense
     ├── ModelUnusable               the trained model cannot be loaded
     └── SettingsInvalid             start-up refused
 
@@ -248,6 +249,15 @@ class SignatureInvalid(DocyardError):
 
     def __init__(self, reason: str) -> None:
         super().__init__(f"The webhook signature does not hold: {reason}.")
+
+
+class RouterFailed(DocyardError):
+    """The router that ``ROUTER`` names did not route a document."""
+
+    code = "router_failed"
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"The router failed: {reason}.")
 
 
 class ModelUnusable(DocyardError):

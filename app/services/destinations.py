@@ -67,11 +67,18 @@ def change_destination(
 
 
 def list_destinations(
-    engine: Engine, tenant_id: int, *, limit: int, after: uuid.UUID | None
+    engine: Engine,
+    tenant_id: int,
+    *,
+    limit: int,
+    after: uuid.UUID | None,
+    parent_id: uuid.UUID | None = None,
 ) -> tuple[list[Destination], uuid.UUID | None]:
     """Return a page of destinations, and the id to go on from where there are more."""
     with transaction(engine) as connection:
-        found = destinations.list_page(connection, tenant_id, limit=limit + 1, after=after)
+        found = destinations.list_page(
+            connection, tenant_id, limit=limit + 1, after=after, parent_id=parent_id
+        )
     page = found[:limit]
     return page, page[-1].id if len(found) > limit else None
 

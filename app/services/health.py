@@ -14,6 +14,7 @@ from app.queue.depth import Depth, depths
 from app.queue.durability import RANK, read_durability
 from app.queue.names import DELIVER, LANES
 from app.settings import Durability
+from app.storage import unplanned
 from app.storage.destinations import count
 from app.storage.documents import count_estimate
 from app.storage.engine import transaction
@@ -75,13 +76,22 @@ def _database_fault(engine: Engine) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """Cheap counts for the front page."""
+    """Cheap counts for the front page.
+
+    Attributes:
+        unplanned: documents that are stored and not routed yet, counted up to 10,000.
+    """
 
     documents_estimate: int
     destinations: int
+    unplanned: int
 
 
 def count_totals(engine: Engine, tenant_id: int) -> Totals:
     """Return about how many documents and exactly how many destinations there are."""
     with transaction(engine) as connection:
-        return Totals(count_estimate(connection), count(connection, tenant_id))
+        return Totals(
+            count_estimate(connection),
+            count(connection, tenant_id),
+            unplanned.count(connection, tenant_id),
+        )

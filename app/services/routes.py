@@ -11,10 +11,11 @@ from sqlalchemy import Engine
 from app.domain.errors import DocumentNotFound
 from app.domain.predictions import Prediction
 from app.domain.routing import RoutingTable
-from app.storage import destinations, document_deliveries, documents
+from app.storage import destinations, document_deliveries, documents, unplanned
 from app.storage.document_deliveries import DeliveryPlace, DocumentDelivery
 from app.storage.engine import transaction
 from app.storage.tables import Document
+from app.storage.unplanned import Waiting
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,12 +27,14 @@ class Whereabouts:
         explanation: a sentence for people; says why where there are no routes.
         deliveries: a page of them, of older versions as well.
         next: where the next page begins, None on the last.
+        unplanned: while it is stored and not routed yet; None otherwise.
     """
 
     routes: int | None
     explanation: str
     deliveries: Sequence[DocumentDelivery]
     next: DeliveryPlace | None
+    unplanned: Waiting | None
 
 
 def where_document_went(
@@ -41,8 +44,17 @@ def where_document_went(
     *,
     limit: int,
     after: DeliveryPlace | None,
+    router: str | None = None,
 ) -> Whereabouts:
     """Return the routes of a document, each with its reason and what has become of it.
+
+    Args:
+        engine: the database.
+        tenant_id: whose.
+        document_id: which.
+        limit: of the page.
+        after: where it begins.
+        router: the user's own, where one chooses instead of the table.
 
     Raises:
         DocumentNotFound: it may still be queued.
@@ -54,27 +66,40 @@ def where_document_went(
         )
         if document is None and not found and after is None:
             raise DocumentNotFound(document_id)
-        routes = None
+        routes = waiting = None
         if document is None:
             explanation = "The document was deleted; what was open was cancelled."
         else:
+            waiting = unplanned.of_document(connection, tenant_id, document_id)
             routes = document_deliveries.count_of_version(
                 connection, tenant_id, document_id, document.seq
             )
-            table = RoutingTable(() if routes else destinations.list_all(connection, tenant_id))
-            explanation = _explain(document, routes, table)
+            if routes:
+                explanation = f"It goes to {routes} destination{'s' if routes > 1 else ''}."
+            elif waiting is not None:
+                explanation = _why_unplanned(waiting)
+            elif router is not None:
+                explanation = f"No destination gets it. The router {router} chose none."
+            else:
+                table = RoutingTable(destinations.list_all(connection, tenant_id))
+                explanation = _why_nobody(document, table)
     page = found[:limit]
     return Whereabouts(
         routes=routes,
         explanation=explanation,
         deliveries=page,
         next=page[-1].place if len(found) > limit else None,
+        unplanned=waiting,
     )
 
 
-def _explain(document: Document, routes: int, table: RoutingTable) -> str:
-    if routes:
-        return f"It goes to {routes} destination{'s' if routes > 1 else ''}."
+def _why_unplanned(waiting: Waiting) -> str:
+    if waiting.error is None:
+        return "It is stored, and about to be routed."
+    return f"It is stored, and not routed yet: {waiting.error} It will be tried again."
+
+
+def _why_nobody(document: Document, table: RoutingTable) -> str:
     nobody = table.why_nobody(document, prediction_of(document))
     if nobody is not None:
         return f"No destination gets it. As destinations are now: {nobody}"

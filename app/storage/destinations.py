@@ -15,7 +15,7 @@ from app.domain.routing import RoutingTable
 
 COLUMNS = (
     "tenant_id, id, key, url, description, secret, enabled, timeout_seconds, body,"
-    " topics, categories, min_confidence, uncertain, filter,"
+    " topics, categories, min_confidence, uncertain, filter, parent_id,"
     " created_at, updated_at, disabled_at, disabled_reason"
 )
 
@@ -43,8 +43,20 @@ def create(connection: Connection, destination: Destination) -> None:
     _bump(connection, destination.tenant_id)
 
 
+def insert(connection: Connection, destination: Destination) -> None:
+    """Insert a destination that takes nothing by itself, unless its key is taken."""
+    connection.execute(
+        text(
+            f"INSERT INTO destinations ({COLUMNS}) VALUES ({_PARAMETERS}) ON CONFLICT DO NOTHING"  # noqa: S608  (constants only)
+        ),
+        _parameters(destination),
+    )
+
+
 def update(connection: Connection, destination: Destination) -> None:
     """Write a destination's fields over those of its row, which ``get`` has locked.
+
+    Its children (``app.storage.unregistered``) follow.
 
     Raises:
         DestinationKeyTaken: another one has this key.
@@ -59,6 +71,15 @@ def update(connection: Connection, destination: Destination) -> None:
         )
     except IntegrityError as error:
         raise DestinationKeyTaken(destination.key) from error
+    connection.execute(
+        text(
+            "UPDATE destinations SET secret = :secret, timeout_seconds = :timeout_seconds,"
+            " body = :body, updated_at = :updated_at WHERE (tenant_id, id) IN ("
+            "  SELECT tenant_id, id FROM destinations WHERE tenant_id = :tenant_id"
+            "  AND parent_id = :id ORDER BY id FOR NO KEY UPDATE)"
+        ),
+        _parameters(destination),
+    )
     _bump(connection, destination.tenant_id)
 
 
@@ -76,27 +97,48 @@ def get(
     return None if row is None else Destination(**row._asdict())
 
 
+def get_by_key(connection: Connection, tenant_id: int, key: str) -> Destination | None:
+    """Return and lock the destination of a key, or None."""
+    row = connection.execute(
+        text(
+            f"SELECT {COLUMNS} FROM destinations WHERE tenant_id = :tenant_id"  # noqa: S608  (constants only)
+            " AND key = :key AND deleted_at IS NULL FOR NO KEY UPDATE"
+        ),
+        {"tenant_id": tenant_id, "key": key},
+    ).one_or_none()
+    return None if row is None else Destination(**row._asdict())
+
+
 def list_page(
-    connection: Connection, tenant_id: int, *, limit: int, after: uuid.UUID | None = None
+    connection: Connection,
+    tenant_id: int,
+    *,
+    limit: int,
+    after: uuid.UUID | None = None,
+    parent_id: uuid.UUID | None = None,
 ) -> list[Destination]:
-    """Return destinations in the order of their ids, from behind ``after``."""
+    """Return destinations in the order of their ids, from behind ``after``.
+
+    Only those with the given parent: by default those that somebody registered.
+    """
     rows = connection.execute(
         text(
             f"SELECT {COLUMNS} FROM destinations WHERE tenant_id = :tenant_id"  # noqa: S608  (constants only)
             " AND deleted_at IS NULL AND (CAST(:after AS uuid) IS NULL OR id > :after)"
+            " AND parent_id IS NOT DISTINCT FROM CAST(:parent_id AS uuid)"
             " ORDER BY id LIMIT :limit"
         ),
-        {"tenant_id": tenant_id, "after": after, "limit": limit},
+        {"tenant_id": tenant_id, "after": after, "limit": limit, "parent_id": parent_id},
     )
     return [Destination(**row._asdict()) for row in rows]
 
 
 def list_all(connection: Connection, tenant_id: int) -> list[Destination]:
-    """Return every destination that is not deleted, in the order of their ids."""
+    """Return every destination that somebody registered, in the order of their ids."""
     rows = connection.execute(
         text(
             f"SELECT {COLUMNS} FROM destinations WHERE tenant_id = :tenant_id"  # noqa: S608  (constants only)
-            " AND deleted_at IS NULL ORDER BY id"
+            " AND deleted_at IS NULL AND parent_id IS NULL ORDER BY id"
         ),
         {"tenant_id": tenant_id},
     )
@@ -106,6 +148,7 @@ def list_all(connection: Connection, tenant_id: int) -> list[Destination]:
 def soft_delete(connection: Connection, tenant_id: int, destination_id: uuid.UUID) -> bool:
     """Delete a destination and cancel its open deliveries; False when there is none.
 
+    Its children (``app.storage.unregistered``) go with it.
     A chunk that is being planned meanwhile may still add deliveries; the sweeper cancels those.
     """
     found = connection.execute(
@@ -117,6 +160,13 @@ def soft_delete(connection: Connection, tenant_id: int, destination_id: uuid.UUI
     ).one_or_none()
     if found is None:
         return False
+    connection.execute(
+        text(
+            "UPDATE destinations SET deleted_at = now(), updated_at = now(), enabled = false"
+            " WHERE tenant_id = :tenant_id AND parent_id = :id AND deleted_at IS NULL"
+        ),
+        {"tenant_id": tenant_id, "id": destination_id},
+    )
     _bump(connection, tenant_id)
     return True
 
@@ -163,7 +213,7 @@ class DestinationCache:
         rows = connection.execute(
             text(
                 f"SELECT {COLUMNS} FROM destinations WHERE tenant_id = :tenant_id"  # noqa: S608  (constants only)
-                " AND deleted_at IS NULL AND enabled ORDER BY id"
+                " AND deleted_at IS NULL AND enabled AND parent_id IS NULL ORDER BY id"
             ),
             {"tenant_id": tenant_id},
         )
@@ -198,7 +248,7 @@ def count(connection: Connection, tenant_id: int) -> int:
         connection.execute(
             text(
                 "SELECT count(*) FROM destinations"
-                " WHERE tenant_id = :tenant_id AND deleted_at IS NULL"
+                " WHERE tenant_id = :tenant_id AND deleted_at IS NULL AND parent_id IS NULL"
             ),
             {"tenant_id": tenant_id},
         ).scalar_one()

@@ -23,7 +23,7 @@ class DocumentDelivery:
     """One route of a document's version, and what has become of it.
 
     Attributes:
-        destination_key: also of a destination that was deleted.
+        destination_key: also of a destination that was deleted; ``destination_url`` likewise.
         seq: order number of the version.
         reason: why the destination gets it.
         due_at: of the next attempt, while the delivery is open.
@@ -31,6 +31,7 @@ class DocumentDelivery:
 
     destination_id: uuid.UUID
     destination_key: str | None
+    destination_url: str | None
     version: int
     seq: int
     generation: int
@@ -51,7 +52,8 @@ class DocumentDelivery:
 
 
 _PAGE = text(
-    "SELECT d.destination_id, s.key AS destination_key, d.version, d.seq, d.generation, d.reason,"
+    "SELECT d.destination_id, s.key AS destination_key,"
+    " s.url AS destination_url, d.version, d.seq, d.generation, d.reason,"
     " d.state, d.attempts, d.last_status, d.last_error, d.created_at,"
     " CASE WHEN d.ended_at IS NULL THEN d.due_at END AS due_at, d.attempted_at, d.ended_at"
     " FROM (SELECT * FROM deliveries WHERE tenant_id = :tenant_id AND document_id = :document_id"

@@ -15,7 +15,16 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import DataError, DBAPIError
 
 from app.domain.routing import Route
-from app.storage import batches, counters, deliveries, documents, receipts, rejected, tallies
+from app.storage import (
+    batches,
+    counters,
+    deliveries,
+    documents,
+    receipts,
+    rejected,
+    tallies,
+    unplanned,
+)
 from app.storage.batches import BatchDelta
 from app.storage.counters import Delta
 from app.storage.deliveries import PlannedDelivery
@@ -23,12 +32,14 @@ from app.storage.documents import OPTIONAL, IncomingDocument, Winner
 from app.storage.engine import sqlstate
 from app.storage.receipts import ChunkCounts
 from app.storage.rejected import Rejection
+from app.storage.unplanned import Mark
 
 UNSTORABLE_CLASSES = ("22", "54")
 """SQLSTATE: data exception, program limit exceeded. The document is at fault, not the moment."""
 
-Planner = Callable[[IncomingDocument], Iterable[Route]]
-"""Says where a document goes; called within the transaction, for each one that was stored."""
+Planner = Callable[[IncomingDocument], Iterable[Route] | None]
+"""Says where a document goes; called within the transaction, for each one that was stored. None:
+that is not known yet, and the document is marked (``app.storage.unplanned``)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,10 +60,12 @@ class Applied:
     Attributes:
         counts: of the chunks that had not been applied before.
         destinations: have something to send now.
+        unplanned: stored and marked; the caller takes them up now.
     """
 
     counts: Mapping[uuid.UUID, ChunkCounts]
     destinations: Sequence[uuid.UUID]
+    unplanned: Sequence[tuple[IncomingDocument, Mark]] = ()
 
 
 def apply(
@@ -88,8 +101,9 @@ def apply(
     winners = [winner for winner in winners if winner.id not in buried]
     superseded = deliveries.supersede(connection, tenant_id, winners)
     stored = _as_stored(connection, tenant_id, winners, newest)
-    plans = _plan(stored, _batch_of_each(chunks), planner)
+    plans, undecided = _plan(stored, _batch_of_each(chunks), planner)
     planned = deliveries.plan(connection, tenant_id, plans)
+    unplanned.mark(connection, tenant_id, [mark for _, mark in undecided])
     rejections = _rejections_of_each(chunks, refused)
     for chunk_id, found in sorted(rejections.items()):
         rejected.reject(connection, tenant_id, chunk_id, found)
@@ -115,7 +129,11 @@ def apply(
             *tallies.batch_deltas("superseded", superseded),
         ],
     )
-    return Applied(counts=counts, destinations=sorted(tallies.per_destination(planned)))
+    return Applied(
+        counts=counts,
+        destinations=sorted(tallies.per_destination(planned)),
+        unplanned=undecided,
+    )
 
 
 def is_unstorable(error: DBAPIError) -> bool:
@@ -207,19 +225,28 @@ def _as_stored(
 
 def _plan(
     stored: Sequence[IncomingDocument], batch_of: Mapping[int, uuid.UUID], planner: Planner
-) -> list[PlannedDelivery]:
-    return [
-        PlannedDelivery(
-            document_id=document.id,
-            seq=document.seq,
-            version=document.version,
-            destination_id=route.destination_id,
-            reason=route.reason,
-            batch_id=batch_of.get(document.seq),
-        )
-        for document in stored
-        for route in planner(document)
-    ]
+) -> tuple[list[PlannedDelivery], list[tuple[IncomingDocument, Mark]]]:
+    plans: list[PlannedDelivery] = []
+    undecided: list[tuple[IncomingDocument, Mark]] = []
+    for document in stored:
+        batch_id = batch_of.get(document.seq)
+        routes = planner(document)
+        if routes is None:
+            mark = Mark(document_id=document.id, seq=document.seq, batch_id=batch_id)
+            undecided.append((document, mark))
+            continue
+        plans += [
+            PlannedDelivery(
+                document_id=document.id,
+                seq=document.seq,
+                version=document.version,
+                destination_id=route.destination_id,
+                reason=route.reason,
+                batch_id=batch_id,
+            )
+            for route in routes
+        ]
+    return plans, undecided
 
 
 def _batch_of_each(chunks: Sequence[ClassifiedChunk]) -> dict[int, uuid.UUID]:

@@ -104,6 +104,22 @@ class RejectedDocument(SQLModel, table=True):
     rejected_at: datetime = Field(sa_type=Timestamp, sa_column_kwargs={"server_default": NOW})
 
 
+class UnplannedDocument(SQLModel, table=True):
+    """A stored document that is not routed yet; ``error`` says why the last try failed."""
+
+    __tablename__: ClassVar[str] = "unplanned_documents"
+    __table_args__: ClassVar[tuple[Any, ...]] = (Index("unplanned_due", "tenant_id", "retry_at"),)
+
+    tenant_id: int = Field(primary_key=True, sa_type=Integer)
+    document_id: uuid.UUID = Field(primary_key=True)
+    seq: int = Field(sa_type=BigInteger)
+    batch_id: uuid.UUID | None = Field(default=None)
+    attempts: int = Field(default=0, sa_type=Integer, sa_column_kwargs={"server_default": "0"})
+    error: str | None = Field(default=None, sa_type=Text)
+    created_at: datetime = Field(sa_type=Timestamp, sa_column_kwargs={"server_default": NOW})
+    retry_at: datetime = Field(sa_type=Timestamp)
+
+
 class DeadLetter(SQLModel, table=True):
     """A queue message that was given up, moved out of Redis."""
 
@@ -129,6 +145,12 @@ class DestinationRow(SQLModel, table=True):
             unique=True,
             postgresql_where=text("deleted_at IS NULL"),
         ),
+        Index(
+            "destinations_parent",
+            "tenant_id",
+            "parent_id",
+            postgresql_where=text("parent_id IS NOT NULL"),
+        ),
     )
 
     tenant_id: int = Field(primary_key=True, sa_type=Integer)
@@ -148,6 +170,7 @@ class DestinationRow(SQLModel, table=True):
     uncertain: bool = Field(sa_column_kwargs={"server_default": false()})
     # As text: jsonb would turn 1e300 into an integer of 301 digits.
     filter: dict[str, Any] | None = Field(default=None, sa_type=JSON(none_as_null=True))
+    parent_id: uuid.UUID | None = Field(default=None)
     created_at: datetime = Field(sa_type=Timestamp, sa_column_kwargs={"server_default": NOW})
     updated_at: datetime = Field(sa_type=Timestamp, sa_column_kwargs={"server_default": NOW})
     disabled_at: datetime | None = Field(default=None, sa_type=Timestamp)
