@@ -11,7 +11,17 @@ from redis.exceptions import RedisError
 from starlette.routing import Route
 
 from app import __version__
-from app.api import access, batches, deliveries, destinations, documents, errors, health, schema
+from app.api import (
+    access,
+    batches,
+    deliveries,
+    destinations,
+    documents,
+    errors,
+    health,
+    routes,
+    schema,
+)
 from app.api.arrays import PostArray, accepted
 from app.api.batches import read_document
 from app.api.bulk import PostBulk
@@ -22,6 +32,7 @@ from app.extensions import load_event_model
 from app.queue.connection import connect_async
 from app.queue.durability import read_durability, require
 from app.queue.intake import Intake, IntakeLimits, high_water_marks
+from app.queue.questions import Asker
 from app.settings import Settings, load_settings
 from app.storage.engine import make_engine
 
@@ -59,7 +70,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         Route("/v1/event", PostEvent(read_event, settings.max_body_bytes), methods=["POST"]),
         Route("/v1/batch", PostArray(read_event, batch_ok), methods=["POST"]),
     ]
-    for module in (documents, deliveries, batches, destinations, health):
+    for module in (documents, deliveries, routes, batches, destinations, health):
         app.include_router(module.router)
     app.add_middleware(access.Access, settings=settings)
     errors.install(app)
@@ -85,7 +96,13 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     else:
         require(durability, settings.require_durability)
         LOG.info("web.started", version=__version__, durability=durability)
-    app.state.parts = Parts(settings=settings, engine=engine, redis=client, intake=intake)
+    app.state.parts = Parts(
+        settings=settings,
+        engine=engine,
+        redis=client,
+        intake=intake,
+        asker=Asker(client, settings.redis_namespace),
+    )
     try:
         yield
     finally:

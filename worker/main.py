@@ -29,7 +29,7 @@ from app.queue.connection import connect
 from app.queue.dead_letters import DeadLetter, move_dead_letters
 from app.queue.doorbell import Doorbell
 from app.queue.messages import FastEncoder
-from app.queue.names import DELIVER, LANES
+from app.queue.names import DELIVER, LANES, QUESTIONS
 from app.settings import Settings, load_settings
 from app.storage.destinations import DestinationCache
 from app.storage.engine import make_engine, transaction
@@ -40,6 +40,7 @@ from worker.grouping import Grouping
 from worker.ingest import Ingest, ingest
 from worker.middleware import worker_middleware
 from worker.planning import Planning, Replanner
+from worker.previews import Preview, Previewer, preview
 from worker.router_host import RouterHost, TableRouter
 from worker.sweeper import Sweeper
 
@@ -158,14 +159,22 @@ def _add_ingest(broker: HardenedBroker, settings: Settings, engine: Engine, bell
     groups = Grouping(partial(ingest, parts), at_once=GROUPS_AT_ONCE)
     register_ingest(broker, groups.ingest)
     replanner = Replanner(planning)
+    previewer = Previewer(
+        broker.client,
+        settings.redis_namespace,
+        partial(preview, Preview(model=parts.model, planning=parts.planning)),
+        broker.wake_event(QUESTIONS),
+    )
     # Loaded beside the start of the consumers, so that the first document does not wait for it.
     warm = threading.Thread(target=parts.model.usable, name="model", daemon=True)
 
     def start() -> None:
         warm.start()
         replanner.start()
+        previewer.start()
 
     def close() -> None:
+        previewer.stop()
         replanner.stop()
         planning.router.close()
 

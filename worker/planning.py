@@ -134,18 +134,7 @@ def as_unplanned(document: IncomingDocument, mark: Mark) -> UnplannedDocument:
     """Return a document that has just been stored and marked."""
     return UnplannedDocument(
         mark=mark,
-        document=RoutedDocument(
-            id=document.id,
-            version=document.version,
-            content=document.content,
-            topics=document.topics,
-            keys=document.keys,
-            delivery=document.delivery,
-            priority=document.priority,
-            attributes=document.attributes,
-            created_at=document.created_at,
-            updated_at=document.updated_at,
-        ),
+        document=RoutedDocument.of(document),
         prediction=document.prediction,
     )
 

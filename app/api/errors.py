@@ -37,6 +37,7 @@ STATUS: dict[type[DocyardError], int] = {
     errors.QueueUnavailable: 503,
     errors.QueueFull: 503,
     errors.DatabaseUnavailable: 503,
+    errors.WorkerSilent: 503,
     errors.SignatureInvalid: 401,
     errors.RouterFailed: 500,
     errors.ModelUnusable: 500,

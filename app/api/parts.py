@@ -9,6 +9,7 @@ from fastapi import Request
 from sqlalchemy import Engine
 
 from app.queue.intake import Intake
+from app.queue.questions import Asker
 from app.settings import Settings
 
 
@@ -20,6 +21,7 @@ class Parts:
     engine: Engine
     redis: redis.asyncio.Redis
     intake: Intake
+    asker: Asker
 
 
 def parts_of(request: Request) -> Parts:

@@ -65,6 +65,7 @@ Label = Annotated[
     str, Field(min_length=1, max_length=MAX_LABEL_LENGTH), AfterValidator(_storable_text)
 ]
 Labels = Annotated[list[Label], Field(max_length=MAX_LABELS)]
+Attributes = Annotated[dict[str, Any], AfterValidator(_storable_json)]
 
 
 class DocumentInput(BaseModel):
@@ -105,9 +106,8 @@ class DocumentInput(BaseModel):
         ),
     ] = None
     attributes: Annotated[
-        dict[str, Any] | None,
+        Attributes | None,
         Field(description="A JSON object of the client's, stored and delivered as it is."),
-        AfterValidator(lambda value: value if value is None else _storable_json(value)),
     ] = None
 
 

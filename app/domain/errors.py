@@ -19,7 +19,8 @@
     ├── Unavailable                 try again later; nothing was confirmed
     │   ├── QueueUnavailable
     │   ├── QueueFull
-    │   └── DatabaseUnavailable
+    │   ├── DatabaseUnavailable
+    │   └── WorkerSilent
     ├── SignatureInvalid            a webhook's signature does not hold
     ├── RouterFailed                the user's own router raised, or answered nonsense
     ├── ModelUnusable               the trained model cannot be loaded
@@ -242,6 +243,18 @@ class DatabaseUnavailable(Unavailable):
         super().__init__(f"The database cannot be reached ({reason}).", retry_after_seconds=2)
 
 
+class WorkerSilent(Unavailable):
+    """No ingest worker answered a question in time."""
+
+    code = "worker_silent"
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(
+            f"No ingest worker answered within {seconds:g} s; is one running?",
+            retry_after_seconds=2,
+        )
+
+
 class SignatureInvalid(DocyardError):
     """A webhook's headers, time or signature do not hold."""
 
@@ -257,6 +270,7 @@ class RouterFailed(DocyardError):
     code = "router_failed"
 
     def __init__(self, reason: str) -> None:
+        self.reason = reason
         super().__init__(f"The router failed: {reason}.")
 
 

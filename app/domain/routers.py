@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Awaitable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -48,6 +48,11 @@ class RoutedDocument:
     attributes: dict[str, Any] | None
     created_at: datetime
     updated_at: datetime
+
+    @classmethod
+    def of(cls, stored: Any) -> RoutedDocument:
+        """Return the same of anything with these attributes: a row, a document just stored."""
+        return cls(**{field.name: getattr(stored, field.name) for field in fields(cls)})
 
 
 class RouteTo(NamedTuple):

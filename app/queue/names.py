@@ -14,6 +14,9 @@ from app.domain.documents import Lane
 DELIVER = "deliver"
 """Queue of the doorbells."""
 
+QUESTIONS = "questions"
+"""Not a queue of Dramatiq's: what web processes ask ingest workers."""
+
 LANES = tuple(lane.value for lane in Lane)
 """Queues of the chunks, in the order in which they are taken."""
 
@@ -32,6 +35,7 @@ class Keys:
         queued: hash, lane to documents appended and not yet settled: waiting, being worked on or
             delayed.
         heartbeats: sorted set, broker ids by when they were last heard of.
+        questions: list of the ids of questions that nobody has taken.
     """
 
     def __init__(self, namespace: str) -> None:
@@ -40,6 +44,7 @@ class Keys:
         self.accepted = f"{namespace}:accepted"
         self.queued = f"{namespace}:queued"
         self.heartbeats = f"{namespace}:__heartbeats__"
+        self.questions = f"{namespace}:{QUESTIONS}"
 
     def ids(self, queue: str) -> str:
         """List of message ids, the oldest first."""
@@ -76,3 +81,11 @@ class Keys:
     def rung(self, tenant_id: int, destination_id: uuid.UUID) -> str:
         """Flag that a doorbell for a destination is already queued."""
         return f"{self.namespace}:rung:{tenant_id}:{destination_id}"
+
+    def question(self, question_id: str) -> str:
+        """What is asked; expires."""
+        return f"{self.namespace}:question:{question_id}"
+
+    def answer(self, question_id: str) -> str:
+        """What a worker answered; expires."""
+        return f"{self.namespace}:answer:{question_id}"

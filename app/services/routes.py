@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from sqlalchemy import Engine
 
 from app.domain.errors import DocumentNotFound
-from app.domain.predictions import Prediction
 from app.domain.routing import RoutingTable
 from app.storage import destinations, document_deliveries, documents, unplanned
 from app.storage.document_deliveries import DeliveryPlace, DocumentDelivery
@@ -100,17 +99,10 @@ def _why_unplanned(waiting: Waiting) -> str:
 
 
 def _why_nobody(document: Document, table: RoutingTable) -> str:
-    nobody = table.why_nobody(document, prediction_of(document))
+    nobody = table.why_nobody(document, documents.prediction_of(document))
     if nobody is not None:
         return f"No destination gets it. As destinations are now: {nobody}"
     return (
         "No destination got it when it was stored. As destinations are now, some would: see"
         " POST /routes/preview."
     )
-
-
-def prediction_of(document: Document) -> Prediction | None:
-    """Return what the model said of a stored document."""
-    if document.category is None or document.confidence is None:
-        return None
-    return Prediction(document.category, document.confidence, document.model_version or "")

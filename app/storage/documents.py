@@ -162,6 +162,13 @@ def get(connection: Connection, tenant_id: int, document_id: uuid.UUID) -> Docum
     return None if row is None else Document(**row._asdict())
 
 
+def prediction_of(document: Document) -> Prediction | None:
+    """Return what the model said of a stored document."""
+    if document.category is None or document.confidence is None:
+        return None
+    return Prediction(document.category, document.confidence, document.model_version or "")
+
+
 def count_estimate(connection: Connection) -> int:
     """Return about how many documents are stored, by the planner's statistics: cheap, not exact."""
     estimate = connection.execute(

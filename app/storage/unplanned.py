@@ -105,7 +105,7 @@ def take_due(connection: Connection, tenant_id: int, *, limit: int) -> list[Unpl
             "  AND retry_at <= now() ORDER BY retry_at LIMIT :limit FOR UPDATE SKIP LOCKED) due"
             " JOIN documents o ON o.tenant_id = :tenant_id AND o.id = due.document_id"
             " WHERE u.tenant_id = :tenant_id AND u.document_id = due.document_id AND u.seq = o.seq"
-            " RETURNING u.document_id, u.seq, u.batch_id, o.version, o.content, o.topics, o.keys,"
+            " RETURNING u.seq, u.batch_id, o.id, o.version, o.content, o.topics, o.keys,"
             " o.delivery, o.priority, o.attributes, o.created_at, o.updated_at, o.category,"
             " o.confidence, o.model_version"
         ),
@@ -113,19 +113,8 @@ def take_due(connection: Connection, tenant_id: int, *, limit: int) -> list[Unpl
     )
     return [
         UnplannedDocument(
-            mark=Mark(document_id=row.document_id, seq=row.seq, batch_id=row.batch_id),
-            document=RoutedDocument(
-                id=row.document_id,
-                version=row.version,
-                content=row.content,
-                topics=row.topics,
-                keys=row.keys,
-                delivery=row.delivery,
-                priority=row.priority,
-                attributes=row.attributes,
-                created_at=row.created_at,
-                updated_at=row.updated_at,
-            ),
+            mark=Mark(document_id=row.id, seq=row.seq, batch_id=row.batch_id),
+            document=RoutedDocument.of(row),
             prediction=None
             if row.category is None
             else Prediction(row.category, row.confidence, row.model_version),

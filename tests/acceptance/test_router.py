@@ -50,6 +50,9 @@ def test_a_router_may_send_to_a_url_that_nobody_registered(
     assert found["routes"] == 1
     assert found["items"][0]["destination_url"] == receiver.url
     assert found["items"][0]["reason"].startswith("the hook of a ")
+    status, preview = system.post("/routes/preview", body)
+    assert (status, [one["url"] for one in preview["routes"]]) == (200, [receiver.url])
+    assert found["items"][0]["reason"] == preview["routes"][0]["reason"]
     nobody = {"content": "no hook"}
     other = system.post("/documents", nobody)[1]["id"]
     assert system.get(f"/documents/{other}", Prefer="wait=20")[0] == 200
