@@ -47,6 +47,7 @@ class Dispatch:
         self._take = take
         self._settle = settle
         self._on_drained = on_drained
+        self._loop = asyncio.get_running_loop()
         self._tasks: set[asyncio.Task[None]] = set()
 
     def __len__(self) -> int:
@@ -56,10 +57,13 @@ class Dispatch:
         """Start a task for each row, as far as there are places."""
         for _ in range(rows):
             is_beyond_floor = len(self._tasks) >= FLOOR_SOCKETS
-            if (is_beyond_floor and self._sockets.free <= 0) or not self._concurrency.acquire():
+            if is_beyond_floor and self._sockets.free <= 0:
+                break
+            place = self._concurrency.acquire(self._loop.time())
+            if not place:
                 break
             self._sockets.charge(is_beyond_floor)
-            task = asyncio.create_task(self._send())
+            task = asyncio.create_task(self._send(place))
             self._tasks.add(task)
             task.add_done_callback(self._on_done)
 
@@ -73,16 +77,16 @@ class Dispatch:
         for task in self._tasks:
             task.cancel()
 
-    async def _send(self) -> None:
-        has_place = True
+    async def _send(self, place: int) -> None:
         try:
-            while has_place and (due := self._take()) is not None:
+            while place and (due := self._take()) is not None:
                 outcome = await self._settle(due)
-                self._concurrency.release(outcome)
-                has_place = self._concurrency.acquire()
+                now = self._loop.time()
+                self._concurrency.release(place, outcome, now)
+                place = self._concurrency.acquire(now)
         finally:
-            if has_place:
-                self._concurrency.release(None)
+            if place:
+                self._concurrency.release(place, None, self._loop.time())
 
     def _on_done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
