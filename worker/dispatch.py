@@ -13,6 +13,7 @@ from worker.workload import Budget
 FLOOR_SOCKETS = 4
 """What each destination may have in flight however many others hang."""
 
+Waiting = Callable[[], int]
 Take = Callable[[], DueDelivery | None]
 Settle = Callable[[DueDelivery], Awaitable[Outcome | None]]
 
@@ -21,7 +22,8 @@ class Dispatch:
     """The requests in flight to one destination.
 
     A task takes the next row as soon as its last one is settled, so that a quick receiver costs no
-    task per request. It ends when there is no row, or when the limit has no place for it any more.
+    task per request. It ends when there is no row, or when the limit has no place for it any more;
+    others start when the limit has risen, or when the time has come that it waits for.
     """
 
     def __init__(
@@ -29,6 +31,7 @@ class Dispatch:
         concurrency: Concurrency,
         sockets: Budget,
         *,
+        waiting: Waiting,
         take: Take,
         settle: Settle,
         on_drained: Callable[[], None],
@@ -38,34 +41,51 @@ class Dispatch:
         Args:
             concurrency: gives the places, and hears what came of each request.
             sockets: of the process; each request beyond the floor takes one.
+            waiting: how many rows could be sent now.
             take: the next row, None when nothing may be sent now.
             settle: sends a row; None when that took no request. Never raises.
             on_drained: called when nothing is in flight any more.
         """
         self._concurrency = concurrency
         self._sockets = sockets
+        self._waiting = waiting
         self._take = take
         self._settle = settle
         self._on_drained = on_drained
         self._loop = asyncio.get_running_loop()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._timer: asyncio.TimerHandle | None = None
+        self._setting_out = 0
+        """Places that are taken for a row each, which is still among those that wait."""
 
     def __len__(self) -> int:
         return len(self._tasks)
 
-    def start(self, rows: int) -> None:
-        """Start a task for each row, as far as there are places."""
-        for _ in range(rows):
+    def start(self) -> None:
+        """Start a task for each row that waits, as far as there are places."""
+        now = self._loop.time()
+        while self._waiting() > self._setting_out:
             is_beyond_floor = len(self._tasks) >= FLOOR_SOCKETS
             if is_beyond_floor and self._sockets.free <= 0:
                 break
-            place = self._concurrency.acquire(self._loop.time())
+            place = self._concurrency.acquire(now)
             if not place:
+                self._start_later(now)
                 break
             self._sockets.charge(is_beyond_floor)
+            self._setting_out += 1
             task = asyncio.create_task(self._send(place))
             self._tasks.add(task)
             task.add_done_callback(self._on_done)
+
+    def _start_later(self, now: float) -> None:
+        wait = self._concurrency.wait_seconds(now)
+        if wait is not None and self._timer is None:
+            self._timer = self._loop.call_later(wait, self._on_time)
+
+    def _on_time(self) -> None:
+        self._timer = None
+        self.start()
 
     async def wait(self, seconds: float) -> None:
         """Return when nothing is in flight, or after so many seconds."""
@@ -74,16 +94,25 @@ class Dispatch:
 
     def give_up(self) -> None:
         """Cancel the requests in flight; what comes of them nobody will know."""
+        if self._timer:
+            self._timer.cancel()
         for task in self._tasks:
             task.cancel()
 
     async def _send(self, place: int) -> None:
         try:
-            while place and (due := self._take()) is not None:
+            while place:
+                self._setting_out -= 1
+                due = self._take()
+                if due is None:
+                    break
                 outcome = await self._settle(due)
                 now = self._loop.time()
                 self._concurrency.release(place, outcome, now)
                 place = self._concurrency.acquire(now)
+                self._setting_out += bool(place)
+                # What has come may have made room for more than one.
+                self.start()
         finally:
             if place:
                 self._concurrency.release(place, None, self._loop.time())

@@ -19,14 +19,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 import structlog
 
-from app.domain.concurrency import FixedConcurrency
+from app.domain.concurrency import Bounds
 from app.domain.deliveries import Outcome
-from app.domain.destinations import Destination
+from app.domain.destinations import MAX_CONCURRENCY, Destination
+from app.domain.throttle import Throttle, ThrottleState
 from app.storage.deliveries import DeliveryResult, DueDelivery
 from app.storage.leases import Lease
 from worker.attempts import Attempts
@@ -45,6 +46,8 @@ TENURE_SECONDS = 10.0
 """After this a destination may go to another process, if this one has several."""
 YIELD_PATIENCE_SECONDS = 1.0
 RECORD_PATIENCE_SECONDS = 3.0
+STALE_SECONDS = 10.0
+"""A queue that was never empty for so long is read again: its documents may have been replaced."""
 CAREFUL_FROM_LOST_LEASES = 2
 """Its holders died, perhaps of it: now one request at a time, counted before it is made."""
 
@@ -79,6 +82,7 @@ class HolderParts:
     Attributes:
         memory: bytes of content.
         sockets: requests in flight.
+        concurrency: requests in flight to one destination, at most, where it says nothing else.
         crowded: tells whether the process holds several destinations.
     """
 
@@ -88,7 +92,6 @@ class HolderParts:
     memory: Budget
     sockets: Budget
     concurrency: int
-    lease_seconds: float
     crowded: Callable[[], bool]
 
 
@@ -108,9 +111,17 @@ class Holder:
         self._parts = parts
         self._bell = bell
         self._careful = lease.lost_leases >= CAREFUL_FROM_LOST_LEASES
+        self._loop = asyncio.get_running_loop()
+        self._throttle = Throttle(
+            Bounds(max=MAX_CONCURRENCY),
+            state=lease.throttle,
+            handed_over=lease.lost_leases == 0,
+            now=self._loop.time(),
+        )
         self._dispatch = Dispatch(
-            FixedConcurrency(1 if self._careful else parts.concurrency),
+            self._throttle,
             parts.sockets,
+            waiting=self._waiting,
             take=self._take,
             settle=self._settle,
             on_drained=self._on_drained,
@@ -119,8 +130,8 @@ class Holder:
         self._cursor = Cursor()
         self._schedule = Schedule()
         self._results = parts.recorder.open(lease, self._on_recorded)
-        self._loop = asyncio.get_running_loop()
         self._tenure_ends_at = self._loop.time() + TENURE_SECONDS
+        self._emptied_at = self._loop.time()
         self._wake = asyncio.Event()
         self._destination: Destination | None = None
         self._target: Target | None = None
@@ -131,7 +142,7 @@ class Holder:
         self._keeper = LeaseKeeper(
             lease,
             parts.outbox,
-            parts.lease_seconds,
+            throttle=self._throttle_state,
             on_renewed=self._on_renewed,
             on_lost=self._on_lost,
         )
@@ -166,6 +177,7 @@ class Holder:
             self._wake.clear()
             if ending := await self._ending():
                 return ending
+            self._forget_stale()
             if not self._should_read():
                 await self._sleep()
                 continue
@@ -218,6 +230,15 @@ class Holder:
         is_time = self._loop.time() >= self._schedule.next_at
         return is_time or self._schedule.more or self._bell.unheard
 
+    def _forget_stale(self) -> None:
+        now = self._loop.time()
+        if len(self._workload) == 0:
+            self._emptied_at = now
+        elif now >= self._emptied_at + STALE_SECONDS:
+            self._workload.forget_queued()
+            self._cursor = Cursor()
+            self._emptied_at = self._schedule.next_at = now
+
     async def _read(self) -> int:
         max_bytes = min(PAGE_BYTES, self._workload.room_bytes)
         self._bell.heard = self._bell.rings
@@ -247,6 +268,11 @@ class Holder:
             except ValueError as error:
                 self._log("destination.unusable", error=str(error))
                 self._bar()
+            self._throttle.configure(
+                Bounds(max=1) if self._careful else destination.bounds(self._parts.concurrency),
+                destination.max_per_second,
+                self._loop.time(),
+            )
             self._destination = destination
 
     def _bar(self) -> None:
@@ -265,8 +291,10 @@ class Holder:
     # Sending
 
     def _send_more(self) -> None:
-        if self._may_send:
-            self._dispatch.start(len(self._workload))
+        self._dispatch.start()
+
+    def _waiting(self) -> int:
+        return len(self._workload) if self._may_send else 0
 
     @property
     def _may_send(self) -> bool:
@@ -314,6 +342,13 @@ class Holder:
             self._wake.set()
 
     # The lease
+
+    def _throttle_state(self) -> ThrottleState:
+        state = self._throttle.state(self._loop.time())
+        if not self._careful:
+            return state
+        reason = f"one at a time: {self.lease.lost_leases} holders in a row went silent over it"
+        return replace(state, limit=1, reason=reason)
 
     def _on_renewed(self, destination: Destination | None) -> None:
         self._configure(destination)

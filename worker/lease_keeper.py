@@ -8,6 +8,7 @@ from collections.abc import Callable
 import structlog
 
 from app.domain.destinations import Destination
+from app.domain.throttle import ThrottleState
 from app.storage.leases import Lease
 from worker.outbox import Outbox
 
@@ -29,8 +30,8 @@ class LeaseKeeper:
         self,
         lease: Lease,
         outbox: Outbox,
-        lease_seconds: float,
         *,
+        throttle: Callable[[], ThrottleState],
         on_renewed: Callable[[Destination | None], None],
         on_lost: Callable[[], None],
     ) -> None:
@@ -39,18 +40,19 @@ class LeaseKeeper:
         Args:
             lease: taken a moment ago.
             outbox: asked to renew.
-            lease_seconds: its length.
+            throttle: what is to be kept with the lease.
             on_renewed: hears the destination's present configuration, None for a deleted one.
             on_lost: called once, when there is nothing to keep any more.
         """
         self.lost = False
         self._lease = lease
         self._outbox = outbox
-        self._lease_seconds = lease_seconds
+        self._lease_seconds = outbox.lease_seconds
+        self._throttle = throttle
         self._on_renewed = on_renewed
         self._on_lost = on_lost
         self._loop = asyncio.get_running_loop()
-        self._sure_until = self._loop.time() + FRESH_SHARE * lease_seconds
+        self._sure_until = self._loop.time() + FRESH_SHARE * self._lease_seconds
         self._task = asyncio.create_task(self._keep())
 
     @property
@@ -64,7 +66,7 @@ class LeaseKeeper:
         if self.lost:
             return
         try:
-            await self._outbox.release(self._lease)
+            await self._outbox.release(self._lease, self._throttle())
         except Exception as error:  # noqa: BLE001  (it runs out by itself)
             self._log("lease.release_failed", error=str(error))
 
@@ -86,7 +88,7 @@ class LeaseKeeper:
         """Renew once; return how long to wait until the next time."""
         began_at = self._loop.time()
         try:
-            renewal = await self._outbox.renew(self._lease)
+            renewal = await self._outbox.renew(self._lease, self._throttle())
         except Exception as error:  # noqa: BLE001  (what is not certain is not relied on)
             self._log("lease.renew_failed", error=str(error))
             return min(LONGEST_RETRY_SECONDS, self._lease_seconds / 3)

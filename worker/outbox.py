@@ -15,6 +15,7 @@ from sqlalchemy import Engine
 
 from app.domain.deliveries import DeliveryState
 from app.domain.destinations import Destination
+from app.domain.throttle import ThrottleState
 from app.storage import deliveries, destinations, leases
 from app.storage.deliveries import DeliveryKey, DeliveryResult, DuePage
 from app.storage.engine import transaction
@@ -64,7 +65,7 @@ class Outbox:
     def __init__(self, engine: Engine, doorbell: Doorbell, *, lease_seconds: float) -> None:
         self._engine = engine
         self._doorbell = doorbell
-        self._lease_seconds = lease_seconds
+        self.lease_seconds = lease_seconds
         self._work = ThreadPoolExecutor(WORK_THREADS, thread_name_prefix="outbox")
         self._leases = ThreadPoolExecutor(LEASE_THREADS, thread_name_prefix="leases")
         self._doorbell_rests_until = 0.0
@@ -148,28 +149,33 @@ class Outbox:
         """Take the lease, if it is free."""
 
         def work() -> Lease | None:
-            return acquire(self._engine, tenant_id, destination_id, holder, self._lease_seconds)
+            return acquire(self._engine, tenant_id, destination_id, holder, self.lease_seconds)
 
         return await self._in(self._leases, work)
 
-    async def renew(self, lease: Lease) -> Renewal:
-        """Prolong the lease, and look at the configuration while we are there."""
+    async def renew(self, lease: Lease, throttle: ThrottleState) -> Renewal:
+        """Prolong the lease, and look at the configuration while we are there.
+
+        Args:
+            lease: to prolong.
+            throttle: to be kept for the next holder, and for people.
+        """
 
         def work() -> Renewal:
             with transaction(self._engine, durable=False) as connection:
                 return Renewal(
-                    leases.renew(connection, lease, self._lease_seconds),
+                    leases.renew(connection, lease, self.lease_seconds, throttle),
                     destinations.get(connection, lease.tenant_id, lease.destination_id),
                 )
 
         return await self._in(self._leases, work)
 
-    async def release(self, lease: Lease) -> None:
-        """Let go of the lease."""
+    async def release(self, lease: Lease, throttle: ThrottleState) -> None:
+        """Let go of the lease, and leave to the next holder what was found out."""
 
         def work() -> None:
             with transaction(self._engine, durable=False) as connection:
-                leases.release(connection, lease)
+                leases.release(connection, lease, throttle)
 
         await self._in(self._leases, work)
 

@@ -54,7 +54,7 @@ class PumpOptions:
     """How a pump delivers.
 
     Attributes:
-        concurrency: requests in flight to one destination.
+        concurrency: requests in flight to one destination, at most, where it says nothing else.
         lease_seconds: how long a destination stays with a process that has gone silent.
         allowed: private networks that destinations may live in.
         memory_bytes: of content, for all destinations, beyond a small floor for each.
@@ -184,7 +184,6 @@ class Pump:
                 memory=Budget(options.memory_bytes),
                 sockets=Budget(int(SOCKET_SHARE * raise_file_limit())),
                 concurrency=options.concurrency,
-                lease_seconds=options.lease_seconds,
                 crowded=lambda: len(self._seats) > 1,
             )
             watch = asyncio.create_task(self._watch_lag())

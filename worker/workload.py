@@ -90,8 +90,13 @@ class Workload:
         """Rows are committed; forget them as soon as a read that begins now has come back."""
         self._recorded.append((self._reads, keys))
 
+    def forget_queued(self) -> None:
+        """Forget what is queued as if it had never been read; the next read may bring it again."""
+        self._known.difference_update(row.key for row in (*self._fresh, *self._retries))
+        self.drop()
+
     def drop(self) -> None:
-        """Forget everything that is queued."""
+        """Queue nothing any more."""
         self._weigh(-sum(map(size_of, self._fresh)) - sum(map(size_of, self._retries)))
         self._fresh.clear()
         self._retries.clear()

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request, Response
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 from sqlalchemy import Engine
 
-from app.api.parts import engine_of
+from app.api.parts import Parts, engine_of, parts_of
 from app.domain.destinations import (
     Body,
     Destination,
@@ -21,6 +23,7 @@ from app.domain.documents import DEFAULT_TENANT
 from app.services.destinations import (
     change_destination,
     create_destination,
+    current_limits,
     delete_destination,
     get_destination,
     list_destinations,
@@ -29,10 +32,20 @@ from app.services.destinations import (
 router = APIRouter(tags=["destinations"])
 
 
+class ConcurrencyOutput(BaseModel):
+    """How many requests may be in flight to a destination.
+
+    ``limit`` and ``reason`` are null before anything was delivered, and up to some seconds old.
+    """
+
+    min: int
+    max: int
+    limit: int | None
+    reason: str | None
+
+
 class DestinationOutput(BaseModel):
     """A destination, without its secret."""
-
-    model_config = ConfigDict(from_attributes=True)
 
     id: uuid.UUID
     key: str
@@ -40,6 +53,8 @@ class DestinationOutput(BaseModel):
     description: str | None
     enabled: bool
     timeout_seconds: float
+    concurrency: ConcurrencyOutput
+    max_per_second: float | None
     body: Body
     topics: list[str]
     categories: list[str]
@@ -66,21 +81,21 @@ class DestinationPage(BaseModel):
     next_cursor: uuid.UUID | None
 
 
-@router.post("/destinations", status_code=201, response_model=NewDestinationOutput)
+@router.post("/destinations", status_code=201)
 def register_destination(
-    given: DestinationInput, response: Response, engine: Annotated[Engine, Depends(engine_of)]
-) -> Destination:
+    given: DestinationInput, response: Response, parts: Annotated[Parts, Depends(parts_of)]
+) -> NewDestinationOutput:
     """Register a webhook; documents accepted from now on can reach it."""
-    destination = create_destination(engine, DEFAULT_TENANT, given)
+    destination = create_destination(parts.engine, DEFAULT_TENANT, given)
     response.headers["Location"] = f"/destinations/{destination.id}"
-    return destination
+    return NewDestinationOutput.model_validate(_described(parts, [destination])[0])
 
 
 @router.get("/destinations")
 def read_destinations(
     request: Request,
     response: Response,
-    engine: Annotated[Engine, Depends(engine_of)],
+    parts: Annotated[Parts, Depends(parts_of)],
     limit: Annotated[int, Query(ge=1, le=500)] = 100,
     cursor: uuid.UUID | None = None,
     parent_id: Annotated[
@@ -90,31 +105,36 @@ def read_destinations(
 ) -> DestinationPage:
     """List the destinations that were registered, the oldest first."""
     page, more = list_destinations(
-        engine, DEFAULT_TENANT, limit=limit, after=cursor, parent_id=parent_id
+        parts.engine, DEFAULT_TENANT, limit=limit, after=cursor, parent_id=parent_id
     )
     if more is not None:
         url = request.url.include_query_params(cursor=more, limit=limit)
         response.headers["Link"] = f'<{url.path}?{url.query}>; rel="next"'
-    items = [DestinationOutput.model_validate(one) for one in page]
+    items = [DestinationOutput.model_validate(one) for one in _described(parts, page)]
     return DestinationPage(items=items, next_cursor=more)
 
 
-@router.get("/destinations/{destination_id}", response_model=DestinationOutput)
+@router.get("/destinations/{destination_id}")
 def read_destination(
-    destination_id: uuid.UUID, engine: Annotated[Engine, Depends(engine_of)]
-) -> Destination:
-    """Return a destination."""
-    return get_destination(engine, DEFAULT_TENANT, destination_id)
+    destination_id: uuid.UUID, parts: Annotated[Parts, Depends(parts_of)]
+) -> DestinationOutput:
+    """Return a destination, with the limit of its requests in flight and why it stands there."""
+    found = get_destination(parts.engine, DEFAULT_TENANT, destination_id)
+    return DestinationOutput.model_validate(_described(parts, [found])[0])
 
 
-@router.patch("/destinations/{destination_id}", response_model=DestinationOutput)
+@router.patch("/destinations/{destination_id}")
 def update_destination(
     destination_id: uuid.UUID,
     changes: DestinationChanges,
-    engine: Annotated[Engine, Depends(engine_of)],
-) -> Destination:
-    """Change the fields that are sent; null clears `description`, `min_confidence`, `filter`."""
-    return change_destination(engine, DEFAULT_TENANT, destination_id, changes)
+    parts: Annotated[Parts, Depends(parts_of)],
+) -> DestinationOutput:
+    """Change the fields that are sent.
+
+    Null clears `description`, `max_per_second`, `min_confidence` and `filter`.
+    """
+    destination = change_destination(parts.engine, DEFAULT_TENANT, destination_id, changes)
+    return DestinationOutput.model_validate(_described(parts, [destination])[0])
 
 
 @router.delete("/destinations/{destination_id}", status_code=204)
@@ -123,3 +143,20 @@ def remove_destination(
 ) -> None:
     """Delete a destination; what it has open is cancelled."""
     delete_destination(engine, DEFAULT_TENANT, destination_id)
+
+
+def _described(parts: Parts, found: Sequence[Destination]) -> list[dict[str, Any]]:
+    """Return destinations with what is known of their concurrency."""
+    limits = current_limits(parts.engine, DEFAULT_TENANT, found)
+    described = []
+    for one in found:
+        bounds = one.bounds(parts.settings.delivery_concurrency)
+        now = limits.get(one.id)
+        concurrency = ConcurrencyOutput(
+            min=bounds.min,
+            max=bounds.max,
+            limit=now.limit if now else None,
+            reason=now.reason if now else None,
+        )
+        described.append({**asdict(one), "concurrency": concurrency})
+    return described

@@ -34,7 +34,7 @@ from app.domain.concurrency import Bounds
 from app.domain.deliveries import Outcome
 from app.domain.latency import TRUSTED_ANSWERS, Latency
 from app.domain.load import Sign, sign_of
-from app.domain.pauses import Pause
+from app.domain.pauses import Pause, PauseMemory
 from app.domain.turns import Look, Turn
 from app.domain.unhurried import HIGHEST_TOLERANCE, Unhurried
 
@@ -67,7 +67,7 @@ class Memory(BaseModel):
         why: it stands there.
         hold_seconds: until the next climb.
         next_hold_seconds: how long to hold if that gains nothing.
-        pause_seconds: between requests, 0 while there is no reason for any.
+        pause: where requests go one by one.
         answers, seconds_log, squares: latency of the unhurried receiver.
         measured_seconds_ago: how old that is.
         tolerance: share of failures that is the receiver's nature.
@@ -77,7 +77,7 @@ class Memory(BaseModel):
     why: str
     hold_seconds: float
     next_hold_seconds: float
-    pause_seconds: float
+    pause: PauseMemory
     answers: int
     seconds_log: float
     squares: float
@@ -359,7 +359,13 @@ class AdaptiveConcurrency:
         longest = max(before.all.seconds, self._unhurried.latency.seconds)
         self._look = Look(now, settle_seconds=longest)
 
-    # Across restarts
+    # Across changes and restarts
+
+    def set_bounds(self, bounds: Bounds, now: float) -> None:
+        """Keep to other bounds from now on."""
+        if bounds != self.bounds:
+            self.bounds = bounds
+            self._set(self._limit, now)
 
     @property
     def settled_limit(self) -> int:
@@ -376,7 +382,7 @@ class AdaptiveConcurrency:
             why=self._why,
             hold_seconds=max(0.0, self._hold_until - now),
             next_hold_seconds=self._hold_seconds,
-            pause_seconds=self._pause.seconds,
+            pause=self._pause.remember(now),
             answers=latency.answers,
             seconds_log=latency.mean,
             squares=latency.squares,
@@ -391,10 +397,8 @@ class AdaptiveConcurrency:
         latency = Latency(memory.answers, memory.seconds_log, memory.squares)
         made._unhurried.recall(latency, memory.tolerance, now - memory.measured_seconds_ago)
         made._why = memory.why
-        if memory.pause_seconds:
-            made._pause.seconds = memory.pause_seconds
-            return made
-        if memory.answers:
+        made._pause = Pause.recall(memory.pause, now=now)
+        if memory.answers and not made._pause.active:
             made._set(memory.limit, now)
             made._hold(now)
             made._hold_until = now + memory.hold_seconds

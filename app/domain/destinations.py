@@ -6,10 +6,11 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+from app.domain.concurrency import Bounds
 from app.domain.documents import MAX_LABEL_LENGTH, Label
 from app.domain.filters import parse_filter
 from app.domain.identifiers import new_id
@@ -22,6 +23,8 @@ MAX_KEY_LENGTH = 100
 MAX_DESCRIPTION_LENGTH = 1000
 DEFAULT_TIMEOUT_SECONDS = 15.0
 MAX_TIMEOUT_SECONDS = 60.0
+MAX_CONCURRENCY = 1000
+MAX_PER_SECOND = 10_000
 MAX_TOPICS = 100
 MAX_CATEGORIES = 200
 
@@ -118,6 +121,45 @@ PayloadFilter = Annotated[
 ]
 
 
+class ConcurrencyInput(BaseModel):
+    """Bounds of the requests in flight; between them Docyard finds what the receiver takes."""
+
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+    min: Annotated[
+        int,
+        Field(ge=1, le=MAX_CONCURRENCY, description="Kept to while the receiver answers at all."),
+    ] = 1
+    max: Annotated[
+        int | None,
+        Field(
+            ge=1,
+            le=MAX_CONCURRENCY,
+            description="Never exceeded; the same as `min` fixes the number. Null for what the"
+            " setting `DELIVERY_CONCURRENCY` says.",
+        ),
+    ] = None
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if self.max is not None and self.max < self.min:
+            message = "`max` is below `min`"
+            raise ValueError(message)
+        return self
+
+
+MaxPerSecond = Annotated[
+    float | None,
+    Field(
+        gt=0,
+        le=MAX_PER_SECOND,
+        allow_inf_nan=False,
+        description="No more requests begin in a second, whichever processes send them; 0.1 for"
+        " one in ten seconds.",
+    ),
+]
+
+
 class DestinationInput(BaseModel):
     """A destination as a client describes it."""
 
@@ -128,6 +170,8 @@ class DestinationInput(BaseModel):
     description: Description = None
     enabled: Enabled = True
     timeout_seconds: TimeoutSeconds = DEFAULT_TIMEOUT_SECONDS
+    concurrency: ConcurrencyInput = ConcurrencyInput()
+    max_per_second: MaxPerSecond = None
     body: BodyKind = "envelope"
     topics: TopicPatterns = []
     categories: Categories = []
@@ -144,7 +188,7 @@ class DestinationInput(BaseModel):
 class DestinationChanges(BaseModel):
     """What to change of a destination; fields that are left out stay as they are.
 
-    Null clears ``description``, ``min_confidence`` and ``filter``.
+    Null clears ``description``, ``max_per_second``, ``min_confidence`` and ``filter``.
     """
 
     model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", hide_input_in_errors=True)
@@ -155,6 +199,8 @@ class DestinationChanges(BaseModel):
     description: Description = None
     enabled: Enabled = True
     timeout_seconds: TimeoutSeconds = DEFAULT_TIMEOUT_SECONDS
+    concurrency: ConcurrencyInput = ConcurrencyInput()
+    max_per_second: MaxPerSecond = None
     body: BodyKind = "envelope"
     topics: TopicPatterns = []
     categories: Categories = []
@@ -172,6 +218,8 @@ class Destination:
         url: normalised.
         secret: ``whsec_…``; signs what is sent.
         timeout_seconds: the whole of one request.
+        min_concurrency, max_concurrency: bounds of the requests in flight, see ``bounds``.
+        max_per_second: requests that may begin in a second, None for any number.
         body: what a request carries.
         topics: patterns that it subscribes to, see ``app.domain.topics``.
         categories, min_confidence, uncertain, filter: which of the documents that are addressed to
@@ -192,6 +240,9 @@ class Destination:
     timeout_seconds: float
     created_at: datetime
     updated_at: datetime
+    min_concurrency: int = 1
+    max_concurrency: int | None = None
+    max_per_second: float | None = None
     body: Body = "envelope"
     topics: Sequence[str] = ()
     categories: Sequence[str] = ()
@@ -201,6 +252,11 @@ class Destination:
     parent_id: uuid.UUID | None = None
     disabled_at: datetime | None = None
     disabled_reason: str | None = None
+
+    def bounds(self, usual_max: int) -> Bounds:
+        """Return the bounds of the requests in flight, with what is usual where none is given."""
+        most = self.max_concurrency or max(usual_max, self.min_concurrency)
+        return Bounds(min=self.min_concurrency, max=most)
 
 
 def make_destination(tenant_id: int, given: DestinationInput, *, now: datetime) -> Destination:
@@ -221,6 +277,9 @@ def make_destination(tenant_id: int, given: DestinationInput, *, now: datetime) 
         secret=given.secret or new_secret(),
         enabled=given.enabled,
         timeout_seconds=given.timeout_seconds,
+        min_concurrency=given.concurrency.min,
+        max_concurrency=given.concurrency.max,
+        max_per_second=given.max_per_second,
         body=given.body,
         topics=given.topics,
         categories=given.categories,
@@ -240,6 +299,8 @@ def changed(destination: Destination, changes: DestinationChanges, *, now: datet
         FilterInvalid: the filter cannot be understood.
     """
     fields = {name: getattr(changes, name) for name in changes.model_fields_set}
+    if bounds := fields.pop("concurrency", None):
+        fields |= {"min_concurrency": bounds.min, "max_concurrency": bounds.max}
     if "url" in fields:
         fields["url"] = normalised_url(changes.url)
     if changes.filter is not None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pydantic import BaseModel
+
 from app.domain.deliveries import Outcome, OutcomeKind
 
 FIRST_SECONDS = 0.02
@@ -11,6 +13,24 @@ LONGEST_SECONDS = 60.0
 """A pause grows to five seconds, then to a tenth of the outage: what is back is soon noticed."""
 MORE, LESS = 1.25, 0.99
 """For a receiver that takes so many requests a second and no more: found from both sides."""
+
+
+class PauseMemory(BaseModel):
+    """A pause, to go on with after a restart.
+
+    Attributes:
+        seconds: between the starts of two requests; 0 for none.
+        left_seconds: until the next.
+        failing_seconds: for how long nothing has succeeded; None when something did.
+        throttled: whether the receiver said that there are too many requests.
+        found_seconds: the pause that was found to be too short when there was one last.
+    """
+
+    seconds: float
+    left_seconds: float
+    failing_seconds: float | None
+    throttled: bool
+    found_seconds: float
 
 
 class Pause:
@@ -67,3 +87,26 @@ class Pause:
         self.seconds *= LESS if self._throttled else 0
         if self.seconds < seconds:
             self._found, self.seconds = self.seconds, 0.0
+
+    def remember(self, now: float) -> PauseMemory:
+        """Return what to go on with later."""
+        since = self._failing_since
+        return PauseMemory(
+            seconds=self.seconds,
+            left_seconds=self.wait_seconds(now),
+            failing_seconds=None if since is None else now - since,
+            throttled=self._throttled,
+            found_seconds=self._found,
+        )
+
+    @classmethod
+    def recall(cls, memory: PauseMemory, *, now: float) -> Pause:
+        """Go on with what was remembered."""
+        made = cls()
+        made.seconds = memory.seconds
+        made._next_at = now + memory.left_seconds
+        if memory.failing_seconds is not None:
+            made._failing_since = now - memory.failing_seconds
+        made._throttled = memory.throttled
+        made._found = memory.found_seconds
+        return made

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from sqlalchemy import Engine
@@ -15,8 +16,9 @@ from app.domain.destinations import (
     make_destination,
 )
 from app.domain.errors import DestinationNotFound
-from app.storage import destinations
+from app.storage import destinations, leases
 from app.storage.engine import transaction
+from app.storage.leases import CurrentLimit
 
 
 def create_destination(engine: Engine, tenant_id: int, given: DestinationInput) -> Destination:
@@ -81,6 +83,14 @@ def list_destinations(
         )
     page = found[:limit]
     return page, page[-1].id if len(found) > limit else None
+
+
+def current_limits(
+    engine: Engine, tenant_id: int, found: Sequence[Destination]
+) -> dict[uuid.UUID, CurrentLimit]:
+    """Return how many requests may be in flight to each destination that was delivered to."""
+    with transaction(engine) as connection:
+        return leases.current_limits(connection, tenant_id, [one.id for one in found])
 
 
 def delete_destination(engine: Engine, tenant_id: int, destination_id: uuid.UUID) -> None:

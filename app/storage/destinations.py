@@ -14,7 +14,8 @@ from app.domain.errors import DestinationKeyTaken
 from app.domain.routing import RoutingTable
 
 COLUMNS = (
-    "tenant_id, id, key, url, description, secret, enabled, timeout_seconds, body,"
+    "tenant_id, id, key, url, description, secret, enabled, timeout_seconds,"
+    " min_concurrency, max_concurrency, max_per_second, body,"
     " topics, categories, min_confidence, uncertain, filter, parent_id,"
     " created_at, updated_at, disabled_at, disabled_reason"
 )

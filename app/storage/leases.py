@@ -1,11 +1,34 @@
-"""Leases: one process at a time delivers to a destination, and an old one cannot write."""
+"""Leases: one process at a time delivers to a destination, and an old one cannot write.
+
+With the lease goes what its holder found out about the destination's concurrency and rate.
+"""
 
 from __future__ import annotations
 
 import uuid
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, text
+from pydantic import ValidationError
+from sqlalchemy import Connection, Row, text
+
+from app.domain.adaptive import Memory
+from app.domain.throttle import ThrottleState
+
+_THROTTLE = (
+    ", concurrency_limit = :limit, concurrency_reason = :reason,"
+    " concurrency_memory = CAST(:memory AS jsonb),"
+    # By the database's clock: the next holder may live on another machine.
+    " rate_paid_at = clock_timestamp() + make_interval(secs => :debt)"
+)
+
+
+class CurrentLimit(NamedTuple):
+    """How many requests may be in flight to a destination, and why."""
+
+    limit: int
+    reason: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -16,6 +39,7 @@ class Lease:
         epoch: fencing token; rises with every acquisition.
         lost_leases: how many holders in a row went silent before this one. From two on, something
             about this destination may be killing its holders.
+        throttle: what the last holder left, None when there was none.
     """
 
     tenant_id: int
@@ -23,6 +47,7 @@ class Lease:
     holder: str
     epoch: int
     lost_leases: int
+    throttle: ThrottleState | None = None
 
 
 def acquire(
@@ -45,7 +70,9 @@ def acquire(
             " lost_leases = CASE WHEN r.holder IS NULL THEN r.lost_leases"
             "  ELSE LEAST(r.lost_leases + 1, 1000) END"
             " WHERE r.holder IS NULL OR r.lease_expires_at < clock_timestamp()"
-            " RETURNING epoch, lost_leases"
+            " RETURNING epoch, lost_leases, concurrency_limit, concurrency_reason,"
+            " concurrency_memory,"
+            " EXTRACT(EPOCH FROM rate_paid_at - clock_timestamp())::float8 AS debt"
         ),
         {
             "tenant_id": tenant_id,
@@ -62,36 +89,75 @@ def acquire(
         holder=holder,
         epoch=row.epoch,
         lost_leases=row.lost_leases,
+        throttle=_throttle(row),
     )
 
 
-def renew(connection: Connection, lease: Lease, ttl_seconds: float) -> bool:
-    """Prolong the lease; False when another epoch has begun."""
+def renew(
+    connection: Connection,
+    lease: Lease,
+    ttl_seconds: float,
+    throttle: ThrottleState | None = None,
+) -> bool:
+    """Prolong the lease; False when another epoch has begun.
+
+    Args:
+        connection: in a transaction.
+        lease: to prolong.
+        ttl_seconds: from now.
+        throttle: what was found out, None to leave it as it was.
+    """
     return (
         connection.execute(
             text(
-                "UPDATE destination_runtime"
+                "UPDATE destination_runtime"  # noqa: S608  (constants only)
                 " SET lease_expires_at = clock_timestamp() + make_interval(secs => :ttl)"
+                f"{_THROTTLE if throttle else ''}"
                 " WHERE tenant_id = :tenant_id AND destination_id = :destination_id"
                 " AND epoch = :epoch AND holder IS NOT NULL RETURNING 1"
             ),
-            {**_key(lease), "ttl": ttl_seconds},
+            {**_key(lease), "ttl": ttl_seconds, **_values(throttle)},
         ).one_or_none()
         is not None
     )
 
 
-def release(connection: Connection, lease: Lease) -> None:
-    """Let go in good order; whoever comes next starts without suspicion."""
+def release(connection: Connection, lease: Lease, throttle: ThrottleState | None = None) -> None:
+    """Let go in good order; whoever comes next starts without suspicion.
+
+    Args:
+        connection: in a transaction.
+        lease: that ends.
+        throttle: what was found out, None to leave it as it was.
+    """
     connection.execute(
         text(
-            "UPDATE destination_runtime"
+            "UPDATE destination_runtime"  # noqa: S608  (constants only)
             " SET holder = NULL, lease_expires_at = NULL, lost_leases = 0"
+            f"{_THROTTLE if throttle else ''}"
             " WHERE tenant_id = :tenant_id AND destination_id = :destination_id"
             " AND epoch = :epoch"
         ),
-        _key(lease),
+        {**_key(lease), **_values(throttle)},
     )
+
+
+def current_limits(
+    connection: Connection, tenant_id: int, destination_ids: Iterable[uuid.UUID]
+) -> dict[uuid.UUID, CurrentLimit]:
+    """Return the limits of the destinations that were delivered to; at most a few seconds old."""
+    rows = connection.execute(
+        text(
+            "SELECT destination_id, concurrency_limit, concurrency_reason"
+            " FROM destination_runtime WHERE tenant_id = :tenant_id"
+            " AND destination_id = ANY(:ids) AND concurrency_limit IS NOT NULL"
+        ),
+        {"tenant_id": tenant_id, "ids": list(destination_ids)},
+    )
+    return {
+        row.destination_id: CurrentLimit(row.concurrency_limit, row.concurrency_reason)
+        for row in rows
+    }
 
 
 def is_current(connection: Connection, lease: Lease) -> bool:
@@ -104,6 +170,32 @@ def is_current(connection: Connection, lease: Lease) -> bool:
         _key(lease),
     ).scalar_one_or_none()
     return epoch == lease.epoch
+
+
+def _throttle(row: Row[Any]) -> ThrottleState | None:
+    if row.concurrency_limit is None:
+        return None
+    try:
+        memory = Memory.model_validate(row.concurrency_memory)
+    except ValidationError:
+        memory = None  # Of another version: it is soon found out again.
+    return ThrottleState(
+        limit=row.concurrency_limit,
+        reason=row.concurrency_reason,
+        memory=memory,
+        debt_seconds=max(0.0, row.debt or 0.0),
+    )
+
+
+def _values(throttle: ThrottleState | None) -> dict[str, object]:
+    if throttle is None:
+        return {}
+    return {
+        "limit": throttle.limit,
+        "reason": throttle.reason,
+        "memory": throttle.memory.model_dump_json() if throttle.memory else None,
+        "debt": throttle.debt_seconds,
+    }
 
 
 def _key(lease: Lease) -> dict[str, object]:

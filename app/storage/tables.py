@@ -161,6 +161,9 @@ class DestinationRow(SQLModel, table=True):
     secret: str = Field(sa_type=Text)
     enabled: bool = Field()
     timeout_seconds: float = Field(sa_type=Double)
+    min_concurrency: int = Field(sa_type=Integer, sa_column_kwargs={"server_default": text("1")})
+    max_concurrency: int | None = Field(default=None, sa_type=Integer)
+    max_per_second: float | None = Field(default=None, sa_type=Double)
     body: str = Field(
         default="envelope", sa_type=Text, sa_column_kwargs={"server_default": text("'envelope'")}
     )
@@ -204,6 +207,13 @@ class DestinationRuntime(SQLModel, table=True):
     lost_leases: int = Field(
         default=0, sa_type=SmallInteger, sa_column_kwargs={"server_default": "0"}
     )
+    # What the holder found out, for the API and for the next holder.
+    concurrency_limit: int | None = Field(default=None, sa_type=Integer)
+    concurrency_reason: str | None = Field(default=None, sa_type=Text)
+    concurrency_memory: dict[str, Any] | None = Field(
+        default=None, sa_type=JSONB(none_as_null=True)
+    )
+    rate_paid_at: datetime | None = Field(default=None, sa_type=Timestamp)
 
 
 class Delivery(SQLModel, table=True):

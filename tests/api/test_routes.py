@@ -15,7 +15,11 @@ import pytest
 
 from app.api.access import Access
 from app.api.documents import wait_preference
+from app.domain.documents import DEFAULT_TENANT
+from app.domain.throttle import ThrottleState
 from app.settings import Settings
+from app.storage import leases
+from app.storage.engine import make_engine, transaction
 
 PROJECT = Path(__file__).parents[2]
 JSON = {"Content-Type": "application/json"}
@@ -203,3 +207,50 @@ def test_a_port_in_use_is_a_sentence_with_the_next_step():
     assert "in use" in done.stderr
     assert "PORT" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_destination_bounds_its_concurrency_and_its_rate(web):
+    created = create(web, concurrency={"min": 2, "max": 8}, max_per_second=0.5)
+    assert created.status == 201
+    assert created.json["concurrency"] == {"min": 2, "max": 8, "limit": None, "reason": None}
+    assert created.json["max_per_second"] == 0.5
+    at = created.headers["location"]
+    changed = web.ask(
+        "PATCH", at, json.dumps({"concurrency": {"min": 3}, "max_per_second": None}), JSON
+    )
+    assert changed.json["max_per_second"] is None
+    # The most is what the setting says where it is not given.
+    assert changed.json["concurrency"] == {"min": 3, "max": 50, "limit": None, "reason": None}
+
+
+@pytest.mark.parametrize(
+    ("fields", "pointer"),
+    [
+        ({"concurrency": {"min": 0}}, "/concurrency/min"),
+        ({"concurrency": {"max": 1001}}, "/concurrency/max"),
+        ({"concurrency": {"min": 9, "max": 8}}, "/concurrency"),
+        ({"concurrency": {"most": 8}}, "/concurrency/most"),
+        ({"concurrency": None}, "/concurrency"),
+        ({"max_per_second": 0}, "/max_per_second"),
+        ({"max_per_second": 1e9}, "/max_per_second"),
+    ],
+)
+def test_bounds_that_make_no_sense_are_refused_by_their_place(web, fields, pointer):
+    answer = create(web, **fields)
+    assert answer.status == 422
+    assert pointer in [one["pointer"] for one in answer.json["errors"]]
+
+
+def test_a_destination_shows_the_limit_of_now_and_why(web, database_url):
+    created = create(web).json
+    engine = make_engine(database_url, application_name="test", pool_size=1)
+    with transaction(engine) as connection:
+        lease = leases.acquire(connection, DEFAULT_TENANT, uuid.UUID(created["id"]), "me", 15)
+        state = ThrottleState(limit=7, reason="because", memory=None, debt_seconds=0)
+        leases.renew(connection, lease, 15, state)
+    engine.dispose()
+    for shown in (
+        web.ask("GET", f"/destinations/{created['id']}").json,
+        web.ask("GET", "/destinations").json["items"][0],
+    ):
+        assert shown["concurrency"] == {"min": 1, "max": 50, "limit": 7, "reason": "because"}

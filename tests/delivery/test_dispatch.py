@@ -24,6 +24,7 @@ class Desk:
         self.dispatch = Dispatch(
             self.concurrency,
             self.sockets,
+            waiting=lambda: len(self.rows),
             take=lambda: self.rows.pop() if self.rows else None,
             settle=self.settle,
             on_drained=self.on_drained,
@@ -41,7 +42,7 @@ class Desk:
 def test_every_row_is_settled_and_every_place_given_back():
     async def run():
         desk = Desk(20, limit=7)
-        desk.dispatch.start(20)
+        desk.dispatch.start()
         assert len(desk.dispatch) == desk.concurrency.in_flight == 7
         desk.open.set()
         await desk.dispatch.wait(5)
@@ -55,7 +56,7 @@ def test_every_row_is_settled_and_every_place_given_back():
 def test_requests_that_are_given_up_give_their_places_back():
     async def run():
         desk = Desk(20, limit=7)
-        desk.dispatch.start(20)
+        desk.dispatch.start()
         await asyncio.sleep(0)
         desk.dispatch.give_up()
         await desk.dispatch.wait(5)
@@ -69,7 +70,7 @@ def test_requests_that_are_given_up_give_their_places_back():
 def test_a_limit_that_has_fallen_is_kept_to_and_leaves_no_row_behind():
     async def run():
         desk = Desk(20, limit=5)
-        desk.dispatch.start(20)
+        desk.dispatch.start()
         desk.concurrency.limit = 2
         desk.open.set()
         await asyncio.sleep(0)
@@ -84,10 +85,10 @@ def test_a_limit_that_has_fallen_is_kept_to_and_leaves_no_row_behind():
 def test_when_others_have_the_sockets_a_destination_has_its_floor():
     async def run():
         desk = Desk(20, sockets=0)
-        desk.dispatch.start(20)
+        desk.dispatch.start()
         assert len(desk.dispatch) == FLOOR_SOCKETS
         desk.sockets.free = 3
-        desk.dispatch.start(20)
+        desk.dispatch.start()
         assert len(desk.dispatch) == FLOOR_SOCKETS + 3
         desk.dispatch.give_up()
         await desk.dispatch.wait(5)

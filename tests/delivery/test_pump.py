@@ -1,3 +1,4 @@
+import asyncio
 import base64
 import hmac
 import json
@@ -6,6 +7,7 @@ import time
 from datetime import timedelta
 
 import pytest
+from aiohttp import web
 from standardwebhooks import Webhook
 
 from app.domain.documents import DEFAULT_TENANT
@@ -323,9 +325,9 @@ def test_a_stop_waits_for_requests_in_flight(yard, delivery, receiver):
 
 def test_a_stop_hands_back_what_does_not_end_in_time(yard, make_delivery, receiver, monkeypatch):
     monkeypatch.setattr(pump, "GRACE_SECONDS", 0.3)
-    delivery = make_delivery(concurrency=2)
+    delivery = make_delivery()
     receiver.hangs()
-    destination = yard.destination(receiver.url)
+    destination = yard.destination(receiver.url, concurrency={"min": 2, "max": 2})
     for _ in range(5):
         yard.one(destination)
     delivery.deliver(destination)
@@ -395,12 +397,12 @@ def test_a_ring_while_the_lease_is_being_released_is_not_lost(
     release = Outbox.release
     late = []
 
-    async def store_then_release(self, lease):
+    async def store_then_release(self, lease, throttle):
         if not late:
             # Committed behind the last read; the ring finds a holder and leaves it at that.
             late.append(yard.one(destination))
             delivery.deliver(destination)
-        await release(self, lease)
+        await release(self, lease, throttle)
 
     monkeypatch.setattr(Outbox, "release", store_then_release)
     delivery.deliver(destination)
@@ -408,7 +410,7 @@ def test_a_ring_while_the_lease_is_being_released_is_not_lost(
 
 
 def test_a_row_that_commits_late_behind_the_last_read_is_found(yard, delivery, receiver):
-    destination = yard.destination(receiver.url)
+    destination = yard.destination(receiver.url, concurrency={"min": 2})
     early, later = yard.document(), yard.document()
     release = receiver.hangs()
     yard.store(later, to=destination)
@@ -424,7 +426,7 @@ def test_a_row_that_commits_late_behind_the_last_read_is_found(yard, delivery, r
 
 def test_what_another_process_was_rung_for_is_found_by_looking(yard, delivery, receiver):
     release = receiver.hangs()
-    destination = yard.destination(receiver.url)
+    destination = yard.destination(receiver.url, concurrency={"min": 2})
     yard.one(destination)
     delivery.deliver(destination)
     wait_until(lambda: receiver.received)
@@ -436,7 +438,8 @@ def test_what_another_process_was_rung_for_is_found_by_looking(yard, delivery, r
 def test_a_destination_that_hangs_does_not_delay_another(yard, delivery, make_receiver):
     hanging, quick = make_receiver(), make_receiver()
     hanging.hangs()
-    slow, fast = yard.destination(hanging.url, "slow"), yard.destination(quick.url, "fast")
+    slow = yard.destination(hanging.url, "slow", concurrency={"min": 50})
+    fast = yard.destination(quick.url, "fast")
     for _ in range(200):
         yard.one(slow)
     delivery.deliver(slow)
@@ -450,9 +453,9 @@ def test_a_destination_that_hangs_does_not_delay_another(yard, delivery, make_re
 
 
 def test_the_limit_holds_and_is_used(yard, make_delivery, receiver):
-    delivery = make_delivery(concurrency=7)
+    delivery = make_delivery()
     release = receiver.hangs()
-    destination = yard.destination(receiver.url)
+    destination = yard.destination(receiver.url, concurrency={"min": 7, "max": 7})
     yard.store(*[yard.document() for _ in range(50)], to=destination)
     delivery.deliver(destination)
     wait_until(lambda: receiver.in_flight == 7)
@@ -526,3 +529,69 @@ def test_results_outlive_a_restart_of_the_database(make_postgres, make_delivery,
     delivery.wait_until_idle()
     assert len(receiver.received) == 1
     engine.dispose()
+
+
+def test_a_destination_gets_no_more_a_second_than_it_allows_whoever_sends(
+    yard, make_delivery, receiver
+):
+    """Three pumps in turn: each takes over where the one before stopped."""
+    destination = yard.destination(receiver.url, max_per_second=20, concurrency={"min": 50})
+    yard.store(*[yard.document() for _ in range(70)], to=destination)
+    begun_at = []
+
+    async def answer(_):
+        begun_at.append(time.monotonic())
+        return web.Response()
+
+    receiver.answer = answer
+    for several in (15, 35, 70):
+        delivery = make_delivery()
+        delivery.deliver(destination)
+        wait_until(lambda several=several: len(receiver.received) >= several)
+        delivery.pump.stop()
+    assert yard.states() == {"delivered": 70}
+    # Answers are timed at the receiver, a loop's delay behind the starts.
+    busiest = max(sum(begin <= one < begin + 0.95 for one in begun_at) for begin in begun_at)
+    assert busiest <= 20
+
+
+def test_the_limit_and_its_reason_are_kept_for_the_next_holder_and_for_people(
+    yard, make_delivery, receiver
+):
+    async def answer(_):
+        # Five at a time, and 429 for everybody else.
+        return web.Response(status=429 if receiver.in_flight > 5 else 200)
+
+    async def slowly(request):
+        await asyncio.sleep(0.02)
+        return await answer(request)
+
+    receiver.answer = slowly
+    destination = yard.destination(receiver.url)
+    yard.store(*[yard.document() for _ in range(400)], to=destination)
+    first = make_delivery()
+    first.deliver(destination)
+    wait_until(lambda: len(receiver.received) >= 250)
+    first.pump.stop()
+    kept = yard.runtime(destination)
+    assert kept.holder is None
+    assert 3 <= kept.concurrency_limit <= 5
+    assert "429" in kept.concurrency_reason
+    yard.make_due()
+    second = make_delivery()
+    second.deliver(destination)
+    second.wait_until_idle()
+    assert abs(yard.runtime(destination).concurrency_limit - kept.concurrency_limit) <= 2
+
+
+def test_a_receiver_that_is_down_is_probed_and_not_hammered(yard, delivery, make_receiver):
+    receiver = make_receiver()
+    receiver.answers(503)
+    destination = yard.destination(receiver.url)
+    yard.store(*[yard.document() for _ in range(300)], to=destination)
+    delivery.deliver(destination)
+    wait_until(lambda: "one request every" in (yard.runtime(destination).concurrency_reason or ""))
+    untouched = [row for row in yard.rows() if row.attempts == 0]
+    assert len(untouched) >= 250
+    receiver.answers(200)
+    wait_until(lambda: yard.states().get("delivered", 0) >= 250)
