@@ -30,9 +30,10 @@ from app.api.intake import PostDocument
 from app.api.parts import Parts
 from app.extensions import load_event_model
 from app.queue.connection import connect_async
-from app.queue.durability import read_durability, require
+from app.queue.durability import require
 from app.queue.intake import Intake, IntakeLimits, high_water_marks
 from app.queue.questions import Asker
+from app.queue.server import ServerWatch
 from app.settings import Settings, load_settings
 from app.storage.engine import make_engine
 
@@ -82,16 +83,21 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     settings: Settings = app.state.settings
     engine = make_engine(settings.database_url, application_name="docyard-web", pool_size=POOL_SIZE)
-    client = connect_async(settings.queue_url, verify_tls=settings.redis_tls_verify)
+    server = ServerWatch(settings.require_durability)
+    client = connect_async(
+        settings.queue_url, verify_tls=settings.redis_tls_verify, on_connect=server.connected
+    )
     intake = Intake(
         client,
         namespace=settings.redis_namespace,
         limits=IntakeLimits(high_water=high_water_marks(settings.high_water_mark)),
+        server=server,
     )
     try:
-        durability = await read_durability(client)
+        durability = (await server.look(client)).durability
     except (RedisError, OSError) as error:
-        # It may come later; /readyz says so, and until then every POST is refused.
+        # It may come later; /readyz says so, and until then every POST is refused. What is
+        # required of it is then asked when it is first reached.
         LOG.warning("redis.unavailable", reason=str(error))
     else:
         require(durability, settings.require_durability)
@@ -100,6 +106,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         settings=settings,
         engine=engine,
         redis=client,
+        server=server,
         intake=intake,
         asker=Asker(client, settings.redis_namespace),
     )

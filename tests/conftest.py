@@ -59,8 +59,10 @@ class ServerUnderTest:
     def pid(self) -> int:
         return self.server.pid
 
-    def start(self) -> None:
-        """Start again on the same data."""
+    def start(self, **settings: str) -> None:
+        """Start again on the same data, a Valkey with settings changed from now on."""
+        if settings:
+            self.server._settings |= {key.replace("_", "-"): one for key, one in settings.items()}
         self.server.start()
 
     def stop(self) -> None:

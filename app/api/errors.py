@@ -36,6 +36,7 @@ STATUS: dict[type[DocyardError], int] = {
     errors.Unavailable: 503,
     errors.QueueUnavailable: 503,
     errors.QueueFull: 503,
+    errors.DurabilityInsufficient: 503,
     errors.DatabaseUnavailable: 503,
     errors.WorkerSilent: 503,
     errors.SignatureInvalid: 401,

@@ -44,8 +44,8 @@ async def readyz(response: Response, parts: Annotated[Parts, Depends(parts_of)])
     readiness = await check_readiness(
         parts.engine,
         parts.redis,
+        parts.server,
         namespace=parts.settings.redis_namespace,
-        required=parts.settings.require_durability,
     )
     if not readiness.ready:
         response.status_code = 503
@@ -55,4 +55,5 @@ async def readyz(response: Response, parts: Annotated[Parts, Depends(parts_of)])
         "durability": readiness.durability,
         "queues": [asdict(queue) for queue in readiness.queues],
         "problems": readiness.problems,
+        "warnings": readiness.warnings,
     }

@@ -10,6 +10,7 @@ from sqlalchemy import Engine
 
 from app.queue.intake import Intake
 from app.queue.questions import Asker
+from app.queue.server import ServerWatch
 from app.settings import Settings
 
 
@@ -20,6 +21,7 @@ class Parts:
     settings: Settings
     engine: Engine
     redis: redis.asyncio.Redis
+    server: ServerWatch
     intake: Intake
     asker: Asker
 

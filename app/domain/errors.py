@@ -19,6 +19,7 @@
     ├── Unavailable                 try again later; nothing was confirmed
     │   ├── QueueUnavailable
     │   ├── QueueFull
+    │   ├── DurabilityInsufficient
     │   ├── DatabaseUnavailable
     │   └── WorkerSilent
     ├── SignatureInvalid            a webhook's signature does not hold
@@ -231,6 +232,19 @@ class QueueFull(Unavailable):
         super().__init__(
             f"The lane {lane} takes no more documents for now ({reason}).",
             retry_after_seconds=retry_after_seconds,
+        )
+
+
+class DurabilityInsufficient(Unavailable):
+    """Redis promises less than is required of it; what was sent is not confirmed."""
+
+    code = "durability_insufficient"
+
+    def __init__(self, found: str, required: str) -> None:
+        super().__init__(
+            f"The queue's durability is {found!r} now, and {required!r} is required;"
+            " nothing is accepted until it is.",
+            retry_after_seconds=5,
         )
 
 

@@ -24,6 +24,7 @@ from app.domain.documents import Lane
 from app.domain.errors import ExceedsQueue, QueueFull, QueueUnavailable
 from app.queue.messages import ChunkMessage
 from app.queue.names import Keys
+from app.queue.server import ServerWatch
 
 SCRIPT = (Path(__file__).parent / "append.lua").read_bytes()
 SCRIPT_SHA = hashlib.sha1(SCRIPT, usedforsecurity=False).hexdigest()
@@ -74,6 +75,7 @@ class Appender:
         *,
         high_water: Mapping[Lane, int],
         deadline_seconds: float,
+        server: ServerWatch,
     ) -> None:
         """Keep the parts; nothing is sent yet.
 
@@ -82,12 +84,14 @@ class Appender:
             keys: where things are.
             high_water: queued documents from which on a lane is full.
             deadline_seconds: how long an append in doubt is repeated.
+            server: what is known of the server, and required of it.
         """
         self._client = client
         self._pool = client.connection_pool
         self._keys = keys
         self._high_water = high_water
         self._deadline_seconds = deadline_seconds
+        self._server = server
 
     async def append(
         self, lane: Lane, chunks: Sequence[ChunkMessage], batch: BatchPart | None = None
@@ -101,6 +105,7 @@ class Appender:
             QueueFull: the lane is above its mark, or Redis is short of memory.
             ExceedsQueue: Redis is too small for it, even when empty.
             QueueUnavailable: Redis did not confirm.
+            DurabilityInsufficient: it promises less than is required.
         """
         size = int(sum(len(one.head) + len(one.tail) for one in chunks) * OVERHEAD)
         command = self._command(lane, chunks, batch, size)
@@ -155,6 +160,11 @@ class Appender:
             raise _NotAppendedError from error
         try:
             try:
+                # Here, because a new connection has just asked its server.
+                await self._server.require_durability(connection)
+            except (RedisError, OSError) as error:
+                raise _NotAppendedError from error
+            try:
                 await connection.send_command("EVALSHA", SCRIPT_SHA, *command)
                 answer = await connection.read_response()
             except NoScriptError:
@@ -167,6 +177,8 @@ class Appender:
             raise _NotAppendedError from error
         finally:
             await self._pool.release(connection)
+        # Again: a connection that was idle may have been renewed on the way.
+        self._server.confirm_durability()
         return answer[0], answer[1]
 
     def _command(

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import redis
 import redis.asyncio
 import structlog
+from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
 from redis.retry import Retry
@@ -23,6 +25,8 @@ LOST_PEER_SECONDS = 20
 HEALTH_CHECK_SECONDS = 30
 MOST_CONNECTIONS = 6
 """Of one process; small Redis plans allow 20 in all."""
+
+OnConnect = Callable[[AbstractConnection], Awaitable[None]]
 
 SERVER_ERRORS = (redis.RedisError, OSError)
 """Everything that talking to Redis may raise. redis-py's TimeoutError is not its ConnectionError,
@@ -91,8 +95,17 @@ def connect_async(
     verify_tls: bool = True,
     answer_seconds: float = WEB_ANSWER_SECONDS,
     most_connections: int = MOST_CONNECTIONS,
+    on_connect: OnConnect | None = None,
 ) -> redis.asyncio.Redis:
-    """Return a client for an event loop; nothing is opened before its first command."""
+    """Return a client for an event loop; nothing is opened before its first command.
+
+    Args:
+        url: ``redis://``, ``rediss://`` or ``unix://``.
+        verify_tls: False accepts a self-signed certificate.
+        answer_seconds: longest wait for an answer.
+        most_connections: in the pool.
+        on_connect: greets the server on each new connection, in place of redis-py's own greeting.
+    """
     options = connection_options(url, verify_tls=verify_tls, answer_seconds=answer_seconds)
     _tell_unverified(options)
     pool = redis.asyncio.BlockingConnectionPool.from_url(
@@ -100,6 +113,7 @@ def connect_async(
         retry=AsyncRetry(NoBackoff(), 0),
         max_connections=most_connections,
         timeout=answer_seconds,
+        redis_connect_func=on_connect,
         **options,
     )
     return redis.asyncio.Redis.from_pool(pool)

@@ -20,6 +20,7 @@ from app.domain.errors import DocyardError, QueueFull, QueueUnavailable
 from app.queue.append import Appender, BatchPart
 from app.queue.messages import ChunkMessage, chunk_message
 from app.queue.names import Keys
+from app.queue.server import ServerWatch
 
 HIGH_WATER = 500_000
 
@@ -66,14 +67,28 @@ class Intake:
     """Takes documents in for one web process; lives on its event loop."""
 
     def __init__(
-        self, client: redis.asyncio.Redis, *, namespace: str, limits: IntakeLimits | None = None
+        self,
+        client: redis.asyncio.Redis,
+        *,
+        namespace: str,
+        limits: IntakeLimits | None = None,
+        server: ServerWatch | None = None,
     ) -> None:
+        """Keep the parts; nothing is sent yet.
+
+        Args:
+            client: its answer time-out bounds each try.
+            namespace: prefix of the keys.
+            limits: bounds.
+            server: hears of each new connection of the client; None asks nothing of the server.
+        """
         self._limits = limits or IntakeLimits()
         self._appender = Appender(
             client,
             Keys(namespace),
             high_water=self._limits.high_water,
             deadline_seconds=self._limits.deadline_seconds,
+            server=server or ServerWatch(),
         )
         self._waiting: dict[Lane, deque[_Waiting]] = {lane: deque() for lane in Lane}
         self._waiting_bytes = 0
@@ -92,6 +107,7 @@ class Intake:
             QueueFull: the lane, this process or Redis holds too much already.
             ExceedsQueue: Redis is too small for what comes at once.
             QueueUnavailable: Redis did not confirm; the document may or may not have been taken.
+            DurabilityInsufficient: likewise, because Redis promises less than is required.
         """
         await self._wait((encoded,), len(encoded), lane, None)
 

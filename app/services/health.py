@@ -11,8 +11,9 @@ from starlette.concurrency import run_in_threadpool
 
 from app.domain.errors import DatabaseUnavailable
 from app.queue.depth import Depth, depths
-from app.queue.durability import RANK, read_durability
+from app.queue.durability import enough
 from app.queue.names import DELIVER, LANES
+from app.queue.server import ServerWatch
 from app.settings import Durability
 from app.storage import unplanned
 from app.storage.destinations import count
@@ -29,36 +30,48 @@ class Readiness:
         ready: documents can be taken in, stored and read.
         durability: what a 202 is worth on the Redis in use.
         problems: per part, what is wrong with it.
+        warnings: per part, what should be mended though it works.
     """
 
     ready: bool
     durability: Durability
     queues: list[Depth] = field(default_factory=list)
     problems: dict[str, str] = field(default_factory=dict)
+    warnings: dict[str, str] = field(default_factory=dict)
 
 
 async def check_readiness(
     engine: Engine,
     client: redis.asyncio.Redis,
+    server: ServerWatch,
     *,
     namespace: str,
-    required: str | None,
 ) -> Readiness:
     """Ask Postgres and Redis; never raises for what it finds."""
     problems: dict[str, str] = {}
+    warnings: dict[str, str] = {}
     durability: Durability = "unknown"
     queues: list[Depth] = []
     try:
-        durability = await read_durability(client)
+        facts = await server.look(client)
+        durability = facts.durability
         queues = await depths(client, namespace, (*LANES, DELIVER))
     except (RedisError, OSError) as error:
         problems["redis"] = str(error)
     else:
-        if required is not None and RANK[durability] < RANK[required]:
-            problems["redis"] = f"durability is {durability}, {required} is required"
+        if not enough(durability, server.required):
+            problems["redis"] = f"durability is {durability}, {server.required} is required"
+        if facts.warning:
+            warnings["redis"] = facts.warning
     if fault := await run_in_threadpool(_database_fault, engine):
         problems["postgres"] = fault
-    return Readiness(ready=not problems, durability=durability, queues=queues, problems=problems)
+    return Readiness(
+        ready=not problems,
+        durability=durability,
+        queues=queues,
+        problems=problems,
+        warnings=warnings,
+    )
 
 
 def _database_fault(engine: Engine) -> str | None:

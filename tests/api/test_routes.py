@@ -254,3 +254,27 @@ def test_a_destination_shows_the_limit_of_now_and_why(web, database_url):
         web.ask("GET", "/destinations").json["items"][0],
     ):
         assert shown["concurrency"] == {"min": 1, "max": 50, "limit": 7, "reason": "because"}
+
+
+def test_what_redis_promises_is_required_of_one_that_came_after_the_start(
+    serve, database_url, make_valkey
+):
+    server = make_valkey()
+    server.stop()
+    web = serve(database_url=database_url, redis_url=server.url, require_durability="always")
+    server.start(appendonly="no")
+    refused = web.ask("POST", "/documents", b'{"content": "x"}')
+    assert (refused.status, refused.json["code"]) == (503, "durability_insufficient")
+    assert int(refused.headers["retry-after"]) > 0
+    ready = web.ask("GET", "/readyz")
+    assert (ready.status, ready.json["durability"]) == (503, "none")
+    server.stop()
+    server.start(appendonly="yes")
+    assert web.ask("POST", "/documents", b'{"content": "x"}').status == 202
+
+
+def test_readiness_warns_of_a_redis_that_may_evict(serve, database_url, make_valkey):
+    server = make_valkey(maxmemory="30mb", maxmemory_policy="allkeys-lru")
+    ready = serve(database_url=database_url, redis_url=server.url).ask("GET", "/readyz")
+    assert ready.status == 200
+    assert "allkeys-lru" in ready.json["warnings"]["redis"]

@@ -14,7 +14,7 @@ from app.domain.documents import Lane
 from app.domain.errors import QueueFull, QueueUnavailable, SettingsInvalid
 from app.queue.connection import connect_async, connection_options
 from app.queue.depth import depths
-from app.queue.durability import judge, read_durability, require
+from app.queue.durability import judge, require
 from app.queue.intake import Intake, IntakeLimits
 
 LIMITS = IntakeLimits(deadline_seconds=1.0)
@@ -238,23 +238,6 @@ def test_depth_and_age_read_from_the_queue(redis_url):
 )
 def test_durability_is_what_the_two_settings_come_to(appendonly, appendfsync, durability):
     assert judge(appendonly, appendfsync) == durability
-
-
-@pytest.mark.parametrize(
-    ("config", "durability"),
-    [({}, "always"), ({"appendfsync": "everysec"}, "everysec"), ({"appendonly": "no"}, "none")],
-)
-def test_durability_is_read_off_the_server(make_valkey, config, durability):
-    server = make_valkey(**config)
-
-    async def ask():
-        client = connect_async(server.url)
-        try:
-            return await read_durability(client)
-        finally:
-            await client.aclose()
-
-    assert asyncio.run(ask()) == durability
 
 
 def test_less_durability_than_required_is_refused_with_the_remedy():
