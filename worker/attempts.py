@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 import orjson
 
 from app.domain.deliveries import (
+    Attempt,
     DeliveryState,
     NextStep,
     Outcome,
@@ -37,7 +38,7 @@ def _now() -> datetime:
 
 
 class Attempts:
-    """Makes attempts over one sender, by one policy."""
+    """Makes attempts over one sender; ``policy`` is the usual one."""
 
     def __init__(
         self,
@@ -48,12 +49,18 @@ class Attempts:
         random: Callable[[], float] = random.random,
     ) -> None:
         self._sender = sender
-        self._policy = policy
+        self.policy = policy
         self._now = now
         self._random = random
 
-    async def make(self, due: DueDelivery, target: Target) -> Attempted:
-        """Send a delivery once; never raises but when it is cancelled."""
+    async def make(self, due: DueDelivery, target: Target, policy: RetryPolicy) -> Attempted:
+        """Send a delivery once; never raises but when it is cancelled.
+
+        Args:
+            due: what to send.
+            target: where to.
+            policy: the destination's.
+        """
         try:
             payload = payload_of(due, target.body)
         except (orjson.JSONEncodeError, ValueError, RecursionError) as error:
@@ -67,10 +74,9 @@ class Attempts:
         attempts = due.attempts + 1
         step = next_step(
             outcome,
-            attempts,
-            self._policy,
+            Attempt(number=attempts, open_since=due.open_since, last_status=due.last_status),
+            policy,
             now=now,
-            created_at=due.created_at,
             random=self._random,
         )
         return Attempted(
@@ -87,11 +93,11 @@ class Attempts:
             ),
         )
 
-    def without_request(self, due: DueDelivery) -> DeliveryResult | None:
+    def without_request(self, due: DueDelivery, policy: RetryPolicy) -> DeliveryResult | None:
         """Return the end of a delivery that needs no request, None when it needs one."""
         if due.document_seq != due.key.seq:
             return self._ended(due, DeliveryState.SUPERSEDED, None)
-        if due.attempts > len(self._policy.ladder_seconds):
+        if due.attempts > len(policy.ladder_seconds):
             # Marked before each request, and never once recorded: every holder died of it.
             reason = f"{due.attempts} attempts began and none came back"
             return self._ended(due, DeliveryState.FAILED, reason)

@@ -26,7 +26,8 @@ import structlog
 
 from app.domain.concurrency import Bounds
 from app.domain.deliveries import Outcome
-from app.domain.destinations import MAX_CONCURRENCY, Destination
+from app.domain.delivery_rules import MAX_CONCURRENCY
+from app.domain.destinations import Destination
 from app.domain.throttle import Throttle, ThrottleState
 from app.storage.deliveries import DeliveryResult, DueDelivery
 from app.storage.leases import Lease
@@ -135,6 +136,7 @@ class Holder:
         self._wake = asyncio.Event()
         self._destination: Destination | None = None
         self._target: Target | None = None
+        self._policy = parts.attempts.policy
         self._barred = False
         self._gone_because: str | None = None
         self._yielding = False
@@ -260,7 +262,7 @@ class Holder:
         return new
 
     def _configure(self, destination: Destination | None) -> None:
-        if destination is None or not destination.enabled:
+        if destination is None or not destination.sends:
             self._bar()
         elif destination != self._destination:
             try:
@@ -273,6 +275,7 @@ class Holder:
                 destination.max_per_second,
                 self._loop.time(),
             )
+            self._policy = destination.retry_policy(self._parts.attempts.policy)
             self._destination = destination
 
     def _bar(self) -> None:
@@ -310,7 +313,7 @@ class Holder:
     async def _settle(self, due: DueDelivery) -> Outcome | None:
         """Bring a row to its result; None when that took no request."""
         try:
-            if ended := self._parts.attempts.without_request(due):
+            if ended := self._parts.attempts.without_request(due, self._policy):
                 self._results.add(ended)
                 return None
             return await self._attempt(due)
@@ -325,7 +328,7 @@ class Holder:
             return None
         if self._careful:
             await self._parts.outbox.mark_attempts(self.lease, [due.key])
-        attempted = await self._parts.attempts.make(due, self._target)
+        attempted = await self._parts.attempts.make(due, self._target, self._policy)
         self._results.add(attempted.result)
         if attempted.step.disable_destination:
             self._gone_because = attempted.outcome.error

@@ -7,6 +7,7 @@ so ten workers sweep as often as one.
 from __future__ import annotations
 
 import threading
+import time
 import uuid
 from collections.abc import Callable, Mapping
 from typing import TypeVar
@@ -18,7 +19,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from app.domain.documents import DEFAULT_TENANT
 from app.domain.errors import DatabaseUnavailable
-from app.storage import batches, counters, deliveries, ticks
+from app.storage import batches, counters, deliveries, holds, ticks
 from app.storage.engine import transaction
 from worker.planning import Ring
 
@@ -28,6 +29,7 @@ LOOK_EVERY_SECONDS = 0.5
 SWEEP_EVERY_SECONDS = 1.0
 FOLD_EVERY_SECONDS = 5.0
 DEAD_LETTERS_EVERY_SECONDS = 5.0
+LONGEST_MOVE_SECONDS = 0.5
 
 
 class Sweeper:
@@ -84,7 +86,9 @@ class Sweeper:
             LOG.error("dead_letters.moved", messages=moved)
 
     def sweep(self) -> None:
-        """Ring destinations that wait unheld, and cancel what deleted ones still have open."""
+        """Hold, resume and cancel as destinations are configured now; ring those that wait."""
+        for move in (holds.hold, holds.resume):
+            self._in_pieces(move)
         waiting = self._in_transaction(
             lambda connection: ticks.waiting_destinations(connection, DEFAULT_TENANT)
         )
@@ -104,6 +108,13 @@ class Sweeper:
         )
         if applied:
             self._forget_batches(applied)
+
+    def _in_pieces(self, move: Callable[[Connection, int], int]) -> None:
+        """Move rows, a transaction for each piece, while there are some and a tick has time."""
+        until = time.monotonic() + LONGEST_MOVE_SECONDS
+        moved = holds.PIECE_ROWS
+        while moved == holds.PIECE_ROWS and time.monotonic() < until:
+            moved = self._in_transaction(lambda connection: move(connection, DEFAULT_TENANT))
 
     def _turn(self, name: str, every_seconds: float) -> bool:
         return self._in_transaction(

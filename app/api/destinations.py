@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from sqlalchemy import Engine
 
 from app.api.parts import Parts, engine_of, parts_of
+from app.domain.delivery_rules import RetryInput
 from app.domain.destinations import (
     Body,
     Destination,
@@ -27,6 +28,8 @@ from app.services.destinations import (
     delete_destination,
     get_destination,
     list_destinations,
+    pause_destination,
+    resume_destination,
 )
 
 router = APIRouter(tags=["destinations"])
@@ -55,6 +58,7 @@ class DestinationOutput(BaseModel):
     timeout_seconds: float
     concurrency: ConcurrencyOutput
     max_per_second: float | None
+    retry: RetryInput
     body: Body
     topics: list[str]
     categories: list[str]
@@ -66,6 +70,7 @@ class DestinationOutput(BaseModel):
     updated_at: datetime
     disabled_at: datetime | None
     disabled_reason: str | None
+    paused_at: datetime | None
 
 
 class NewDestinationOutput(DestinationOutput):
@@ -137,6 +142,24 @@ def update_destination(
     return DestinationOutput.model_validate(_described(parts, [destination])[0])
 
 
+@router.post("/destinations/{destination_id}/pause")
+def pause(
+    destination_id: uuid.UUID, parts: Annotated[Parts, Depends(parts_of)]
+) -> DestinationOutput:
+    """Send nothing until it is resumed; its deliveries are held, also those to come."""
+    paused = pause_destination(parts.engine, DEFAULT_TENANT, destination_id)
+    return DestinationOutput.model_validate(_described(parts, [paused])[0])
+
+
+@router.post("/destinations/{destination_id}/resume")
+def resume(
+    destination_id: uuid.UUID, parts: Annotated[Parts, Depends(parts_of)]
+) -> DestinationOutput:
+    """Send again; what was held becomes due."""
+    resumed = resume_destination(parts.engine, DEFAULT_TENANT, destination_id)
+    return DestinationOutput.model_validate(_described(parts, [resumed])[0])
+
+
 @router.delete("/destinations/{destination_id}", status_code=204)
 def remove_destination(
     destination_id: uuid.UUID, engine: Annotated[Engine, Depends(engine_of)]
@@ -158,5 +181,6 @@ def _described(parts: Parts, found: Sequence[Destination]) -> list[dict[str, Any
             limit=now.limit if now else None,
             reason=now.reason if now else None,
         )
-        described.append({**asdict(one), "concurrency": concurrency})
+        retry = RetryInput(schedule_seconds=one.retry_schedule, max_age_seconds=one.max_age_seconds)
+        described.append({**asdict(one), "concurrency": concurrency, "retry": retry})
     return described

@@ -6,7 +6,7 @@
                  ▼                                            │
     planned ─▶ pending ──attempt──▶ 2xx ──────────────▶ delivered
                  │  ▲               temporary, throttled ─────┤
-            pause│  │resume         ladder or age exhausted ──┼──▶ failed
+           paused│  │resumed        ladder or age exhausted ──┼──▶ failed
                  ▼  │               permanent, twice ─────────┤
                 held                gone ─────────────────────┘    (disables the destination)
 
@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from app.domain.backoff import DAY, LADDER_SECONDS, MINUTE, jittered
+from app.domain.backoff import DAY, LADDER_SECONDS, jittered
 
 
 class DeliveryState(StrEnum):
@@ -35,6 +35,9 @@ class DeliveryState(StrEnum):
     FAILED = "failed"
     SUPERSEDED = "superseded"
     CANCELLED = "cancelled"
+
+
+OPEN = frozenset({DeliveryState.PENDING, DeliveryState.HELD})
 
 
 class OutcomeKind(StrEnum):
@@ -75,15 +78,30 @@ class RetryPolicy:
         jitter: share by which delays are spread.
         max_age_seconds: no attempt is planned later than this after the delivery was.
         retry_after_max_seconds: longest wait that a receiver may ask for.
-        second_look_seconds: delay before a permanent answer is believed. Receivers deploy too,
-            and answer 404 while they do.
+        second_look_seconds: delay before a permanent answer is believed, None for the ladder's
+            second rung. Receivers deploy too, and answer 404 while they do.
     """
 
     ladder_seconds: tuple[float, ...] = LADDER_SECONDS
     jitter: float = 0.2
     max_age_seconds: float = 5 * DAY
     retry_after_max_seconds: float = DAY
-    second_look_seconds: float = 5 * MINUTE
+    second_look_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """Which attempt of a delivery it was.
+
+    Attributes:
+        number: counted from 1.
+        open_since: when the delivery was planned, or resumed last.
+        last_status: HTTP status of the attempt before, None when there was no answer.
+    """
+
+    number: int
+    open_since: datetime
+    last_status: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,47 +148,57 @@ def classify_response(status: int, headers: Mapping[str, str]) -> OutcomeKind:
 
 def next_step(
     outcome: Outcome,
-    attempts: int,
+    attempt: Attempt,
     policy: RetryPolicy,
     *,
     now: datetime,
-    created_at: datetime,
     random: Callable[[], float],
 ) -> NextStep:
     """Decide what follows from an attempt.
 
     Args:
         outcome: of this attempt.
-        attempts: made so far, this one included.
+        attempt: which one it was.
         policy: how long to go on.
-        now: when the attempt ended.
-        created_at: when the delivery was planned.
+        now: when it ended.
         random: returns a number in [0, 1), for the jitter.
     """
     if outcome.kind is OutcomeKind.SUCCESS:
         return DELIVERED
     if outcome.kind is OutcomeKind.GONE:
         return GONE
-    delay = _delay(outcome, attempts, policy, random)
+    delay = _delay(outcome, attempt, policy, random)
     if delay is None:
         return FAILED
     due_at = now + timedelta(seconds=delay)
-    if due_at > created_at + timedelta(seconds=policy.max_age_seconds):
+    if due_at > attempt.open_since + timedelta(seconds=policy.max_age_seconds):
         return FAILED
     return NextStep(state=DeliveryState.PENDING, due_at=due_at)
 
 
 def _delay(
-    outcome: Outcome, attempts: int, policy: RetryPolicy, random: Callable[[], float]
+    outcome: Outcome, attempt: Attempt, policy: RetryPolicy, random: Callable[[], float]
 ) -> float | None:
-    if outcome.kind is OutcomeKind.PERMANENT:
-        if attempts > 1:
-            return None
-        return jittered(policy.second_look_seconds, policy.jitter, random)
-    if attempts > len(policy.ladder_seconds):
+    if attempt.number > len(policy.ladder_seconds):
         return None
-    delay = jittered(policy.ladder_seconds[attempts - 1], policy.jitter, random)
+    if outcome.kind is OutcomeKind.PERMANENT:
+        if _is_second_look(outcome, attempt):
+            return None
+        second = policy.second_look_seconds
+        if second is None:
+            second = policy.ladder_seconds[:2][-1]
+        return jittered(second, policy.jitter, random)
+    delay = jittered(policy.ladder_seconds[attempt.number - 1], policy.jitter, random)
     asked = min(outcome.retry_after_seconds or 0.0, policy.retry_after_max_seconds)
     # Never sooner than asked, and never sooner than the ladder: `Retry-After: 1` ten times over
     # would use up all attempts in ten seconds.
     return max(delay, asked * (1 + policy.jitter * random()))
+
+
+def _is_second_look(outcome: Outcome, attempt: Attempt) -> bool:
+    """Tell whether the attempt before said the same."""
+    if outcome.status is None:
+        # We refused to send it, and what has no answer does not say why.
+        return attempt.number > 1
+    before = attempt.last_status
+    return before is not None and classify_response(before, {}) is OutcomeKind.PERMANENT

@@ -6,11 +6,13 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from app.domain.concurrency import Bounds
+from app.domain.deliveries import RetryPolicy
+from app.domain.delivery_rules import ConcurrencyInput, MaxPerSecond, RetryInput
 from app.domain.documents import MAX_LABEL_LENGTH, Label
 from app.domain.filters import parse_filter
 from app.domain.identifiers import new_id
@@ -23,8 +25,6 @@ MAX_KEY_LENGTH = 100
 MAX_DESCRIPTION_LENGTH = 1000
 DEFAULT_TIMEOUT_SECONDS = 15.0
 MAX_TIMEOUT_SECONDS = 60.0
-MAX_CONCURRENCY = 1000
-MAX_PER_SECOND = 10_000
 MAX_TOPICS = 100
 MAX_CATEGORIES = 200
 
@@ -121,45 +121,6 @@ PayloadFilter = Annotated[
 ]
 
 
-class ConcurrencyInput(BaseModel):
-    """Bounds of the requests in flight; between them Docyard finds what the receiver takes."""
-
-    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", hide_input_in_errors=True)
-
-    min: Annotated[
-        int,
-        Field(ge=1, le=MAX_CONCURRENCY, description="Kept to while the receiver answers at all."),
-    ] = 1
-    max: Annotated[
-        int | None,
-        Field(
-            ge=1,
-            le=MAX_CONCURRENCY,
-            description="Never exceeded; the same as `min` fixes the number. Null for what the"
-            " setting `DELIVERY_CONCURRENCY` says.",
-        ),
-    ] = None
-
-    @model_validator(mode="after")
-    def _in_order(self) -> Self:
-        if self.max is not None and self.max < self.min:
-            message = "`max` is below `min`"
-            raise ValueError(message)
-        return self
-
-
-MaxPerSecond = Annotated[
-    float | None,
-    Field(
-        gt=0,
-        le=MAX_PER_SECOND,
-        allow_inf_nan=False,
-        description="No more requests begin in a second, whichever processes send them; 0.1 for"
-        " one in ten seconds.",
-    ),
-]
-
-
 class DestinationInput(BaseModel):
     """A destination as a client describes it."""
 
@@ -172,6 +133,7 @@ class DestinationInput(BaseModel):
     timeout_seconds: TimeoutSeconds = DEFAULT_TIMEOUT_SECONDS
     concurrency: ConcurrencyInput = ConcurrencyInput()
     max_per_second: MaxPerSecond = None
+    retry: RetryInput = RetryInput()
     body: BodyKind = "envelope"
     topics: TopicPatterns = []
     categories: Categories = []
@@ -201,6 +163,7 @@ class DestinationChanges(BaseModel):
     timeout_seconds: TimeoutSeconds = DEFAULT_TIMEOUT_SECONDS
     concurrency: ConcurrencyInput = ConcurrencyInput()
     max_per_second: MaxPerSecond = None
+    retry: RetryInput = RetryInput()
     body: BodyKind = "envelope"
     topics: TopicPatterns = []
     categories: Categories = []
@@ -220,6 +183,7 @@ class Destination:
         timeout_seconds: the whole of one request.
         min_concurrency, max_concurrency: bounds of the requests in flight, see ``bounds``.
         max_per_second: requests that may begin in a second, None for any number.
+        retry_schedule, max_age_seconds: how long to go on, see ``retry_policy``.
         body: what a request carries.
         topics: patterns that it subscribes to, see ``app.domain.topics``.
         categories, min_confidence, uncertain, filter: which of the documents that are addressed to
@@ -228,6 +192,7 @@ class Destination:
             nobody registered; None for all others.
         disabled_at: when Docyard stopped on its own accord (410), None otherwise.
         disabled_reason: why it did.
+        paused_at: since when its deliveries are held, None while they are not.
     """
 
     tenant_id: int
@@ -243,6 +208,8 @@ class Destination:
     min_concurrency: int = 1
     max_concurrency: int | None = None
     max_per_second: float | None = None
+    retry_schedule: Sequence[float] | None = None
+    max_age_seconds: float | None = None
     body: Body = "envelope"
     topics: Sequence[str] = ()
     categories: Sequence[str] = ()
@@ -252,11 +219,26 @@ class Destination:
     parent_id: uuid.UUID | None = None
     disabled_at: datetime | None = None
     disabled_reason: str | None = None
+    paused_at: datetime | None = None
 
     def bounds(self, usual_max: int) -> Bounds:
         """Return the bounds of the requests in flight, with what is usual where none is given."""
         most = self.max_concurrency or max(usual_max, self.min_concurrency)
         return Bounds(min=self.min_concurrency, max=most)
+
+    def retry_policy(self, usual: RetryPolicy) -> RetryPolicy:
+        """Return how long to go on, with what is usual where nothing is given."""
+        given: dict[str, Any] = {}
+        if self.retry_schedule is not None:
+            given["ladder_seconds"] = tuple(self.retry_schedule)
+        if self.max_age_seconds is not None:
+            given["max_age_seconds"] = self.max_age_seconds
+        return replace(usual, **given) if given else usual
+
+    @property
+    def sends(self) -> bool:
+        """Whether its deliveries are sent now; otherwise they are held."""
+        return self.enabled and self.paused_at is None
 
 
 def make_destination(tenant_id: int, given: DestinationInput, *, now: datetime) -> Destination:
@@ -280,6 +262,8 @@ def make_destination(tenant_id: int, given: DestinationInput, *, now: datetime) 
         min_concurrency=given.concurrency.min,
         max_concurrency=given.concurrency.max,
         max_per_second=given.max_per_second,
+        retry_schedule=given.retry.schedule_seconds,
+        max_age_seconds=given.retry.max_age_seconds,
         body=given.body,
         topics=given.topics,
         categories=given.categories,
@@ -301,6 +285,11 @@ def changed(destination: Destination, changes: DestinationChanges, *, now: datet
     fields = {name: getattr(changes, name) for name in changes.model_fields_set}
     if bounds := fields.pop("concurrency", None):
         fields |= {"min_concurrency": bounds.min, "max_concurrency": bounds.max}
+    if retry := fields.pop("retry", None):
+        fields |= {
+            "retry_schedule": retry.schedule_seconds,
+            "max_age_seconds": retry.max_age_seconds,
+        }
     if "url" in fields:
         fields["url"] = normalised_url(changes.url)
     if changes.filter is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from sqlalchemy import Engine
@@ -91,6 +92,41 @@ def current_limits(
     """Return how many requests may be in flight to each destination that was delivered to."""
     with transaction(engine) as connection:
         return leases.current_limits(connection, tenant_id, [one.id for one in found])
+
+
+def pause_destination(engine: Engine, tenant_id: int, destination_id: uuid.UUID) -> Destination:
+    """Send nothing to a destination; its deliveries, also those to come, are held.
+
+    Requests in flight end. Pausing what is paused changes nothing.
+
+    Raises:
+        DestinationNotFound: there is none, or it was deleted.
+    """
+    return _set_paused(engine, tenant_id, destination_id, paused=True)
+
+
+def resume_destination(engine: Engine, tenant_id: int, destination_id: uuid.UUID) -> Destination:
+    """Send again; what was held becomes due, within a few seconds.
+
+    Raises:
+        DestinationNotFound: there is none, or it was deleted.
+    """
+    return _set_paused(engine, tenant_id, destination_id, paused=False)
+
+
+def _set_paused(
+    engine: Engine, tenant_id: int, destination_id: uuid.UUID, *, paused: bool
+) -> Destination:
+    with transaction(engine) as connection:
+        known = destinations.get(connection, tenant_id, destination_id, lock=True)
+        if known is None:
+            raise DestinationNotFound(destination_id)
+        if (known.paused_at is not None) == paused:
+            return known
+        now = datetime.now(UTC)
+        destination = replace(known, paused_at=now if paused else None, updated_at=now)
+        destinations.update(connection, destination)
+    return destination
 
 
 def delete_destination(engine: Engine, tenant_id: int, destination_id: uuid.UUID) -> None:

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, text
 
-from app.domain.deliveries import DeliveryState
+from app.domain.deliveries import OPEN, DeliveryState
 from app.storage import tallies
 from app.storage.documents import Winner
 from app.storage.leases import Lease, is_current
@@ -55,6 +55,7 @@ class DueDelivery:
     """A delivery that may be sent, with the document as it is stored now.
 
     Attributes:
+        open_since: when it was planned, or resumed last.
         document_seq: of the content that was read. Where it is not ``key.seq``, a newer version
             has replaced the announced one, and the delivery is superseded.
     """
@@ -64,6 +65,8 @@ class DueDelivery:
     attempts: int
     created_at: datetime
     due_at: datetime
+    open_since: datetime
+    last_status: int | None
     document_seq: int
     content: str
     category: str | None
@@ -159,7 +162,9 @@ def supersede(connection: Connection, tenant_id: int, winners: Sequence[Winner])
 # lies beyond the bound is never fetched. The first row always passes, however large.
 _DUE = (
     "SELECT * FROM (SELECT d.document_id, d.seq, d.generation, d.version, d.attempts, d.created_at,"
-    " d.due_at, o.seq AS document_seq, o.content, o.category, o.confidence, o.model_version,"
+    " d.due_at, COALESCE(d.resumed_at, d.created_at) AS open_since, d.last_status,"
+    " o.seq AS document_seq,"
+    " o.content, o.category, o.confidence, o.model_version,"
     " o.topics, o.attributes, o.created_at AS document_created_at,"
     " o.updated_at AS document_updated_at,"
     " sum(octet_length(o.content)) OVER (ORDER BY d.{order} ROWS UNBOUNDED PRECEDING)"
@@ -167,7 +172,7 @@ _DUE = (
     " FROM (SELECT * FROM deliveries WHERE tenant_id = :tenant_id"
     "  AND destination_id = :destination_id AND state = 'pending' AND {which}"
     "  AND EXISTS (SELECT 1 FROM destinations WHERE tenant_id = :tenant_id"
-    "   AND id = :destination_id AND enabled AND deleted_at IS NULL)"
+    "   AND id = :destination_id AND enabled AND paused_at IS NULL AND deleted_at IS NULL)"
     "  ORDER BY {order} LIMIT :limit) d"
     " JOIN documents o ON o.tenant_id = :tenant_id AND o.id = d.document_id) page"
     " WHERE bytes_before < :max_bytes ORDER BY {order}"
@@ -199,7 +204,7 @@ def read_due(
         max_bytes: a half ends behind the row that passes this size of content.
 
     Returns:
-        Nothing for a destination that is disabled or deleted.
+        Nothing for a destination that is paused, disabled or deleted.
     """
     where = {
         "tenant_id": tenant_id,
@@ -225,6 +230,8 @@ def _read(connection: Connection, statement: Any, values: dict[str, Any]) -> lis
             attempts=row.attempts,
             created_at=row.created_at,
             due_at=row.due_at,
+            open_since=row.open_since,
+            last_status=row.last_status,
             document_seq=row.document_seq,
             content=row.content,
             category=row.category,
@@ -277,8 +284,9 @@ _LOCK = text(
 # Locked by this transaction's statement before, so the places hold.
 _RECORD = text(
     "UPDATE deliveries d SET"  # noqa: S608  (constants only)
-    " state = CASE WHEN r.state = 'delivered' OR r.newest IS NULL OR r.newest = d.seq"
-    "  THEN r.state ELSE 'superseded' END,"
+    " state = CASE WHEN r.state <> 'delivered' AND r.newest <> d.seq THEN 'superseded'"
+    # Its destination was paused while the request was in flight.
+    "  WHEN r.state = 'pending' THEN d.state ELSE r.state END,"
     " attempts = r.attempts, due_at = COALESCE(r.due_at, d.due_at), last_status = r.status,"
     " last_error = r.error, attempted_at = r.finished_at,"
     " ended_at = CASE WHEN r.state = 'pending' AND (r.newest IS NULL OR r.newest = d.seq)"
@@ -292,7 +300,7 @@ _RECORD = text(
     "  LEFT JOIN LATERAL (SELECT o.seq AS newest FROM documents o"
     "   WHERE o.tenant_id = :tenant_id AND o.id = r.document_id LIMIT 1) o ON true) r"
     " WHERE d.ctid = r.place AND d.state <> 'delivered'"
-    " AND (r.state = 'delivered' OR (d.state = 'pending' AND :current))"
+    " AND (r.state = 'delivered' OR (d.state IN ('pending', 'held') AND :current))"
     " RETURNING d.state, d.batch_id"
 )
 
@@ -344,7 +352,7 @@ def record(
                 ),
             )
             for state in sorted(counts)
-            if state is not DeliveryState.PENDING
+            if state not in OPEN
         ],
     )
     return counts
@@ -382,6 +390,9 @@ def cancel_of_deleted_destinations(
             "   UNION ALL"
             "   (SELECT * FROM deliveries WHERE tenant_id = :tenant_id AND destination_id = gone.id"
             "    AND state = 'pending' AND attempts > 0 ORDER BY due_at LIMIT :limit)"
+            "   UNION ALL"
+            "   (SELECT * FROM deliveries WHERE tenant_id = :tenant_id AND destination_id = gone.id"
+            "    AND state = 'held' ORDER BY seq LIMIT :limit)"
             "  ) d LIMIT :limit),"
             " locked AS (SELECT d.tenant_id, d.document_id, d.seq, d.destination_id, d.generation"
             "  FROM deliveries d JOIN open USING"
@@ -390,7 +401,7 @@ def cancel_of_deleted_destinations(
             " UPDATE deliveries d SET state = 'cancelled', ended_at = now() FROM locked k"
             " WHERE (d.tenant_id, d.document_id, d.seq, d.destination_id, d.generation)"
             " = (k.tenant_id, k.document_id, k.seq, k.destination_id, k.generation)"
-            " AND d.state = 'pending' RETURNING d.destination_id, d.batch_id"
+            " AND d.state IN ('pending', 'held') RETURNING d.destination_id, d.batch_id"
         ),
         {"tenant_id": tenant_id, "limit": limit},
     )

@@ -15,13 +15,18 @@ from app.domain.routing import RoutingTable
 
 COLUMNS = (
     "tenant_id, id, key, url, description, secret, enabled, timeout_seconds,"
-    " min_concurrency, max_concurrency, max_per_second, body,"
+    " min_concurrency, max_concurrency, max_per_second, retry_schedule, max_age_seconds, body,"
     " topics, categories, min_confidence, uncertain, filter, parent_id,"
-    " created_at, updated_at, disabled_at, disabled_reason"
+    " created_at, updated_at, disabled_at, disabled_reason, paused_at"
 )
 
 _NAMES = tuple(name.strip() for name in COLUMNS.split(","))
-_JSON_TYPES = {"topics": "jsonb", "categories": "jsonb", "filter": "json"}
+_JSON_TYPES = {
+    "topics": "jsonb",
+    "categories": "jsonb",
+    "filter": "json",
+    "retry_schedule": "jsonb",
+}
 _PARAMETERS = ", ".join(
     f"CAST(:{name} AS {_JSON_TYPES[name]})" if name in _JSON_TYPES else f":{name}"
     for name in _NAMES

@@ -164,6 +164,8 @@ class DestinationRow(SQLModel, table=True):
     min_concurrency: int = Field(sa_type=Integer, sa_column_kwargs={"server_default": text("1")})
     max_concurrency: int | None = Field(default=None, sa_type=Integer)
     max_per_second: float | None = Field(default=None, sa_type=Double)
+    retry_schedule: list[float] | None = Field(default=None, sa_type=JSONB(none_as_null=True))
+    max_age_seconds: float | None = Field(default=None, sa_type=Double)
     body: str = Field(
         default="envelope", sa_type=Text, sa_column_kwargs={"server_default": text("'envelope'")}
     )
@@ -178,6 +180,7 @@ class DestinationRow(SQLModel, table=True):
     updated_at: datetime = Field(sa_type=Timestamp, sa_column_kwargs={"server_default": NOW})
     disabled_at: datetime | None = Field(default=None, sa_type=Timestamp)
     disabled_reason: str | None = Field(default=None, sa_type=Text)
+    paused_at: datetime | None = Field(default=None, sa_type=Timestamp)
     deleted_at: datetime | None = Field(default=None, sa_type=Timestamp)
 
 
@@ -239,6 +242,13 @@ class Delivery(SQLModel, table=True):
             "due_at",
             postgresql_where=text("state = 'pending' AND attempts > 0"),
         ),
+        Index(
+            "deliveries_held",
+            "tenant_id",
+            "destination_id",
+            "seq",
+            postgresql_where=text("state = 'held'"),
+        ),
     )
 
     tenant_id: int = Field(primary_key=True, sa_type=Integer)
@@ -254,6 +264,7 @@ class Delivery(SQLModel, table=True):
     attempts: int = Field(default=0, sa_type=SmallInteger, sa_column_kwargs={"server_default": "0"})
     due_at: datetime = Field(sa_type=Timestamp)
     created_at: datetime = Field(sa_type=Timestamp)
+    resumed_at: datetime | None = Field(default=None, sa_type=Timestamp)
     attempted_at: datetime | None = Field(default=None, sa_type=Timestamp)
     ended_at: datetime | None = Field(default=None, sa_type=Timestamp)
     last_status: int | None = Field(default=None, sa_type=SmallInteger)

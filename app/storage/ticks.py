@@ -36,6 +36,7 @@ def waiting_destinations(connection: Connection, tenant_id: int) -> list[uuid.UU
             "SELECT s.id FROM destinations s LEFT JOIN destination_runtime r"  # noqa: S608  (constants only)
             " ON r.tenant_id = s.tenant_id AND r.destination_id = s.id"
             " WHERE s.tenant_id = :tenant_id AND s.deleted_at IS NULL AND s.enabled"
+            " AND s.paused_at IS NULL"
             " AND (r.holder IS NULL OR r.lease_expires_at < clock_timestamp())"
             f" AND {SOMETHING_DUE.format(tenant='s.tenant_id', id='s.id')}"
         ),

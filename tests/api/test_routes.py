@@ -278,3 +278,42 @@ def test_readiness_warns_of_a_redis_that_may_evict(serve, database_url, make_val
     ready = serve(database_url=database_url, redis_url=server.url).ask("GET", "/readyz")
     assert ready.status == 200
     assert "allkeys-lru" in ready.json["warnings"]["redis"]
+
+
+def test_a_destination_is_paused_and_resumed(web):
+    created = create(web)
+    at = created.headers["location"]
+    paused = web.ask("POST", f"{at}/pause").json
+    assert paused["paused_at"] == web.ask("POST", f"{at}/pause").json["paused_at"] is not None
+    assert web.ask("GET", at).json["paused_at"] == paused["paused_at"]
+    assert web.ask("POST", f"{at}/resume").json["paused_at"] is None
+    assert web.ask("POST", f"{at}/resume").status == 200
+    for verb in ("pause", "resume"):
+        assert web.ask("POST", f"/destinations/{uuid.uuid4()}/{verb}").status == 404
+
+
+def test_a_destination_has_a_schedule_of_its_own(web):
+    rules = {"schedule_seconds": [1, 2.5], "max_age_seconds": 3600}
+    created = create(web, retry=rules)
+    assert created.json["retry"] == rules
+    at = created.headers["location"]
+    changed = web.ask("PATCH", at, json.dumps({"retry": {"schedule_seconds": []}}), JSON).json
+    assert changed["retry"] == {"schedule_seconds": [], "max_age_seconds": None}
+    usual = web.ask("PATCH", at, json.dumps({"retry": {}}), JSON).json
+    assert usual["retry"] == {"schedule_seconds": None, "max_age_seconds": None}
+
+
+@pytest.mark.parametrize(
+    ("retry", "pointer"),
+    [
+        ({"schedule_seconds": [5, 0]}, "/retry/schedule_seconds/1"),
+        ({"schedule_seconds": [1e9]}, "/retry/schedule_seconds/0"),
+        ({"schedule_seconds": [1] * 51}, "/retry/schedule_seconds"),
+        ({"max_age_seconds": 0}, "/retry/max_age_seconds"),
+        ({"tries": 3}, "/retry/tries"),
+    ],
+)
+def test_a_schedule_that_makes_no_sense_is_refused_by_its_place(web, retry, pointer):
+    answer = create(web, retry=retry)
+    assert answer.status == 422
+    assert [one["pointer"] for one in answer.json["errors"]] == [pointer]

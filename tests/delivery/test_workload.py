@@ -18,6 +18,8 @@ def due(seq, *, attempts=0, content="x"):
         attempts=attempts,
         created_at=NOW,
         due_at=NOW,
+        open_since=NOW,
+        last_status=None,
         document_seq=seq,
         content=content,
         category=None,

@@ -5,6 +5,7 @@ import pytest
 
 from app.domain.backoff import LADDER_SECONDS
 from app.domain.deliveries import (
+    Attempt,
     DeliveryState,
     Outcome,
     OutcomeKind,
@@ -18,10 +19,16 @@ POLICY = RetryPolicy()
 MIDDLE = 0.5
 
 
-def step(kind, attempts, *, retry_after=None, age=timedelta(0), random=MIDDLE, policy=POLICY):
-    outcome = Outcome(kind=kind, retry_after_seconds=retry_after)
+def step(kind, attempts, *, age=timedelta(0), random=MIDDLE, policy=POLICY, **facts):
+    outcome = Outcome(
+        kind=kind, retry_after_seconds=facts.get("retry_after"), status=facts.get("status")
+    )
     return next_step(
-        outcome, attempts, policy, now=NOW, created_at=NOW - age, random=lambda: random
+        outcome,
+        Attempt(number=attempts, open_since=NOW - age, last_status=facts.get("last_status")),
+        policy,
+        now=NOW,
+        random=lambda: random,
     )
 
 
@@ -100,6 +107,23 @@ def test_a_permanent_answer_gets_one_more_look_some_minutes_later():
     first = step(OutcomeKind.PERMANENT, 1)
     assert (first.state, delay(first)) == (DeliveryState.PENDING, 300)
     assert step(OutcomeKind.PERMANENT, 2).state is DeliveryState.FAILED
+
+
+@pytest.mark.parametrize(
+    ("last_status", "state"),
+    [(404, "failed"), (301, "failed"), (503, "pending"), (429, "pending"), (None, "pending")],
+)
+def test_a_permanent_answer_is_believed_when_the_one_before_was_permanent_too(last_status, state):
+    """Whoever deploys answers 503, then 404, then 200."""
+    decided = step(OutcomeKind.PERMANENT, 3, status=404, last_status=last_status)
+    assert decided.state == state
+
+
+def test_the_second_look_of_a_short_ladder_comes_as_soon_as_its_rungs_say():
+    for ladder, seconds in [((1.0, 2.0, 5.0), 2.0), ((7.0,), 7.0)]:
+        decided = step(OutcomeKind.PERMANENT, 1, policy=RetryPolicy(ladder_seconds=ladder))
+        assert delay(decided) == seconds
+    assert step(OutcomeKind.PERMANENT, 1, policy=RetryPolicy(ladder_seconds=())).state == "failed"
 
 
 def test_gone_fails_at_once_and_disables_the_destination():
