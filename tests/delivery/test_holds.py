@@ -63,7 +63,7 @@ def test_a_pause_is_noticed_while_rows_are_queued(yard, make_delivery, receiver)
     known_until = yard.runtime(destination).lease_expires_at
     # Every renewal reads the configuration; the second one began behind the change.
     for _ in range(2):
-        wait_until(lambda: yard.runtime(destination).lease_expires_at > known_until)
+        wait_until(lambda seen=known_until: yard.runtime(destination).lease_expires_at > seen)
         known_until = yard.runtime(destination).lease_expires_at
     release()
     delivery.wait_until_idle()
