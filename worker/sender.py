@@ -27,6 +27,7 @@ from app.domain.signing import (
     TIMESTAMP_HEADER,
     decode_secret,
     sign_with_key,
+    signed_bytes,
 )
 from worker.connections import Connections, Origin
 from worker.exchange import Answer, AnswerUnreadable, NoAnswer
@@ -77,7 +78,7 @@ class Target:
     def request(self, webhook_id: str, timestamp: int, payload: Payload) -> bytes:
         """Return the bytes of a signed request."""
         body, content_type = payload
-        signature = sign_with_key(self.key, webhook_id, timestamp, body)
+        signature = sign_with_key(self.key, signed_bytes(webhook_id, timestamp, body))
         head = (
             f"{self.head}Content-Type: {content_type}\r\n"
             f"{ID_HEADER}: {webhook_id}\r\n{TIMESTAMP_HEADER}: {timestamp}\r\n"

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from app.domain.signing import decode_secret, new_secret
+from app.domain.signing import new_secret
+from app.domain.verifying import parse_key
 from app.local.folder import folder_from
 from app.local.instance import Client, running_instance
 
@@ -28,7 +29,9 @@ def listen(
     ] = 9000,
     secret: Annotated[
         str | None,
-        typer.Option(envvar="VERIFICATION_KEY", help="whsec_… of the destination, to verify with."),
+        typer.Option(
+            envvar="VERIFICATION_KEY", help="What to verify with: whsec_…, whpk_…, or PEM."
+        ),
     ] = None,
     *,
     register: Annotated[
@@ -38,7 +41,7 @@ def listen(
     """Receive webhooks on this machine, verify their signatures and show them."""
     if secret is not None:
         try:
-            decode_secret(secret)
+            parse_key(secret)
         except ValueError as error:
             raise typer.BadParameter(str(error), param_hint="--secret") from error
     client = _client() if register else None

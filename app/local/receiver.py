@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Self
 from aiohttp import web
 
 from app.domain.errors import SignatureInvalid
-from app.domain.signing import ID_HEADER, verify
+from app.domain.signing import ID_HEADER
+from app.domain.verifying import parse_key, verify
 from app.local.errors import AddressUnusable
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ class Webhook:
     Attributes:
         webhook_id: the same for every attempt at one delivery; "" when there was none.
         repeated: whether that id was received before, as happens when an answer got lost.
-        fault: why the signature does not hold; None when it does, or when there is no secret.
+        fault: why the signature does not hold; None when it does, or when there is no key.
         data: what the envelope carries; {} when the body is not one.
     """
 
@@ -41,15 +42,16 @@ class Receiver:
     """An HTTP server on loopback; ``async with`` starts and stops it.
 
     Args:
-        secret: ``whsec_…`` to verify with; None takes everything unverified.
+        key: what to verify with, in any form that ``parse_key`` takes; None takes everything
+            unverified.
         received: called with each webhook.
         port: 0 takes any free one.
     """
 
     def __init__(
-        self, secret: str | None, received: Callable[[Webhook], None], *, port: int = 0
+        self, key: str | None, received: Callable[[Webhook], None], *, port: int = 0
     ) -> None:
-        self._secret = secret
+        self._key = None if key is None else parse_key(key)
         self._received = received
         self._port = port
         self._seen: set[str] = set()
@@ -84,9 +86,9 @@ class Receiver:
         body = await request.read()
         webhook_id = request.headers.get(ID_HEADER, "")
         fault = None
-        if self._secret is not None:
+        if self._key is not None:
             try:
-                verify(self._secret, request.headers, body, now=time.time())
+                verify(self._key, request.headers, body, now=time.time())
             except SignatureInvalid as error:
                 fault = str(error)
         repeated = webhook_id in self._seen

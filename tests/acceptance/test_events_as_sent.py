@@ -8,7 +8,7 @@ import time
 import psycopg
 import pytest
 
-from app.domain.signing import verify
+from app.domain.verifying import parse_key, verify
 from tests.acceptance.conftest import until
 
 EVENT = """ {"b": 1.50,\t"a": "n\u00e4me \\u00e9 \\u0000 \\/ \u2028\U0001f600",\r
@@ -46,7 +46,7 @@ def test_raw_webhooks_carry_the_bytes_that_were_sent(
     assert {body for _, body in receiver.received} == expected, system.logs()
     for headers, body in receiver.received:
         lowered = {name.lower(): value for name, value in headers.items()}
-        verify(created["secret"], lowered, body, now=time.time())
+        verify(parse_key(created["secret"]), lowered, body, now=time.time())
         kind = "text/plain; charset=utf-8" if body == b"new" else "application/json"
         assert lowered["content-type"] == kind
 
