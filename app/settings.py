@@ -43,7 +43,7 @@ class Settings(BaseSettings):
     port: Annotated[int, Field(ge=0, le=65535)] = 8000
     web_concurrency: Annotated[int, Field(ge=1, le=64)] = 1
     public_url: str | None = None
-    """How the world reaches this installation; used in links."""
+    """How the world reaches this installation; the ``source`` of CloudEvents that are sent."""
     admin_api_key: str | None = None
     allow_anonymous: bool = False
     require_durability: Literal["always", "everysec"] | None = None

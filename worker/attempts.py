@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 
 import orjson
 
+from app.domain.cloudevents_out import DEFAULT_SOURCE, binary, structured
 from app.domain.deliveries import (
     Attempt,
     DeliveryState,
@@ -21,7 +22,8 @@ from app.domain.deliveries import (
 from app.domain.destinations import Body
 from app.domain.envelopes import DocumentData, Payload, document_classified, raw, webhook_id
 from app.storage.deliveries import DeliveryResult, DueDelivery
-from worker.sender import Sender, Target, clean
+from worker.sender import Sender, clean
+from worker.targets import Target
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,14 +64,11 @@ class Attempts:
             policy: the destination's.
         """
         try:
-            payload = payload_of(due, target.body)
+            payload = payload_of(due, target.body, target.source)
         except (orjson.JSONEncodeError, ValueError, RecursionError) as error:
             outcome = Outcome(kind=OutcomeKind.PERMANENT, error=clean(f"no JSON: {error}"))
         else:
-            key = due.key
-            outcome = await self._sender.send(
-                target, webhook_id(key.document_id, key.seq, key.generation), payload
-            )
+            outcome = await self._sender.send(target, _webhook_id(due), payload)
         now = self._now()
         attempts = due.attempts + 1
         step = next_step(
@@ -115,8 +114,14 @@ class Attempts:
         )
 
 
-def payload_of(due: DueDelivery, body: Body) -> Payload:
-    """Return what a delivery carries: the same for every attempt at the same content."""
+def payload_of(due: DueDelivery, body: Body, source: str = DEFAULT_SOURCE) -> Payload:
+    """Return what a delivery carries: the same for every attempt at the same content.
+
+    Args:
+        due: with the content.
+        body: its form.
+        source: who says so, for CloudEvents.
+    """
     if body == "raw":
         return raw(due.content)
     data = DocumentData(
@@ -131,4 +136,12 @@ def payload_of(due: DueDelivery, body: Body) -> Payload:
         topics=due.topics,
         attributes=due.attributes,
     )
-    return document_classified(due.created_at.astimezone(UTC), data)
+    planned_at = due.created_at.astimezone(UTC)
+    if body == "envelope":
+        return document_classified(planned_at, data)
+    event_of = structured if body == "cloudevents" else binary
+    return event_of(source, _webhook_id(due), planned_at, data)
+
+
+def _webhook_id(due: DueDelivery) -> str:
+    return webhook_id(due.key.document_id, due.key.seq, due.key.generation)

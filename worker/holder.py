@@ -37,7 +37,7 @@ from worker.lease_keeper import LeaseKeeper
 from worker.outbox import Outbox
 from worker.reading import LINGER_SECONDS, PAGE_BYTES, Cursor, Schedule
 from worker.recorder import Recorder
-from worker.sender import Target
+from worker.targets import Target, Targets
 from worker.workload import Budget, Workload
 
 LOG = structlog.get_logger(__name__)
@@ -90,6 +90,7 @@ class HolderParts:
     outbox: Outbox
     recorder: Recorder
     attempts: Attempts
+    targets: Targets
     memory: Budget
     sockets: Budget
     concurrency: int
@@ -266,7 +267,7 @@ class Holder:
             self._bar()
         elif destination != self._destination:
             try:
-                self._target = Target.of(destination)
+                self._target = self._parts.targets.of(destination)
             except ValueError as error:
                 self._log("destination.unusable", error=str(error))
                 self._bar()

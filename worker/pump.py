@@ -22,6 +22,7 @@ import uvloop
 from sqlalchemy import Engine
 
 from app.domain.addresses import Network
+from app.domain.cloudevents_out import DEFAULT_SOURCE
 from app.domain.deliveries import RetryPolicy
 from app.domain.errors import DatabaseUnavailable
 from app.settings import Settings
@@ -31,6 +32,7 @@ from worker.holder import Bell, Ending, Holder, HolderParts
 from worker.outbox import Doorbell, Outbox
 from worker.recorder import Recorder
 from worker.sender import Sender
+from worker.targets import Targets
 from worker.workload import Budget
 
 LOG = structlog.get_logger(__name__)
@@ -59,6 +61,7 @@ class PumpOptions:
         allowed: private networks that destinations may live in.
         memory_bytes: of content, for all destinations, beyond a small floor for each.
         policy: how long to go on.
+        source: of CloudEvents: who sends.
     """
 
     concurrency: int = 50
@@ -66,6 +69,7 @@ class PumpOptions:
     allowed: tuple[Network, ...] = ()
     memory_bytes: int = MEMORY_BYTES
     policy: RetryPolicy = field(default_factory=RetryPolicy)
+    source: str = DEFAULT_SOURCE
 
     @classmethod
     def of(cls, settings: Settings) -> Self:
@@ -74,6 +78,7 @@ class PumpOptions:
             concurrency=settings.delivery_concurrency,
             lease_seconds=settings.lease_seconds,
             allowed=settings.destination_allow_cidrs,
+            source=settings.public_url or DEFAULT_SOURCE,
         )
 
 
@@ -181,6 +186,7 @@ class Pump:
                 outbox=outbox,
                 recorder=Recorder(outbox),
                 attempts=Attempts(sender, options.policy),
+                targets=Targets(options.source),
                 memory=Budget(options.memory_bytes),
                 sockets=Budget(int(SOCKET_SHARE * raise_file_limit())),
                 concurrency=options.concurrency,

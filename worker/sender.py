@@ -7,84 +7,26 @@ import ssl
 import time
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Self
 
 import structlog
-from yarl import URL
 
-from app import __version__
 from app.domain.addresses import Network
 from app.domain.backoff import parse_retry_after
 from app.domain.deliveries import Outcome, OutcomeKind, classify_response
-from app.domain.destinations import Body, Destination
 from app.domain.envelopes import Payload
-from app.domain.signing import (
-    ID_HEADER,
-    SIGNATURE_HEADER,
-    TIMESTAMP_HEADER,
-    decode_secret,
-    sign_with_key,
-    signed_bytes,
-)
-from worker.connections import Connections, Origin
+from worker.connections import Connections
 from worker.exchange import Answer, AnswerUnreadable, NoAnswer
 from worker.resolver import AddressRefused, Names, NameUnresolved, VettedResolver
+from worker.targets import Target
 
 LOG = structlog.get_logger(__name__)
 
 EXCERPT_CAP = 2 * 1024
 """Most bytes kept of an answer's body, after decompression."""
 ERROR_CAP = 500
-
-_HEADERS = (
-    f"User-Agent: Docyard/{__version__}\r\n"
-    "Accept: */*\r\n"
-    # A compressed answer saves nothing, since little of it is read.
-    "Accept-Encoding: identity\r\n"
-)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Target:
-    """A destination, prepared once for many requests.
-
-    Attributes:
-        head: the part of a request's head that is the same for all.
-    """
-
-    origin: Origin
-    head: str
-    key: bytes
-    timeout_seconds: float
-    body: Body
-
-    @classmethod
-    def of(cls, destination: Destination) -> Self:
-        """Prepare a destination."""
-        url = URL(destination.url)
-        tls = url.scheme == "https"
-        return cls(
-            origin=Origin(url.raw_host or "", url.port or (443 if tls else 80), tls),
-            head=f"POST {url.raw_path_qs} HTTP/1.1\r\nHost: {url.host_port_subcomponent}\r\n"
-            + _HEADERS,
-            key=decode_secret(destination.secret),
-            timeout_seconds=destination.timeout_seconds,
-            body=destination.body,
-        )
-
-    def request(self, webhook_id: str, timestamp: int, payload: Payload) -> bytes:
-        """Return the bytes of a signed request."""
-        body, content_type = payload
-        signature = sign_with_key(self.key, signed_bytes(webhook_id, timestamp, body))
-        head = (
-            f"{self.head}Content-Type: {content_type}\r\n"
-            f"{ID_HEADER}: {webhook_id}\r\n{TIMESTAMP_HEADER}: {timestamp}\r\n"
-            f"{SIGNATURE_HEADER}: {signature}\r\nContent-Length: {len(body)}\r\n\r\n"
-        )
-        return head.encode() + body
 
 
 class Sender:

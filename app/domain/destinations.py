@@ -28,7 +28,7 @@ MAX_TIMEOUT_SECONDS = 60.0
 MAX_TOPICS = 100
 MAX_CATEGORIES = 200
 
-Body = Literal["envelope", "raw"]
+Body = Literal["envelope", "raw", "cloudevents", "cloudevents-binary"]
 
 
 def _storable_text(value: str) -> str:
@@ -83,7 +83,8 @@ BodyKind = Annotated[
     Body,
     Field(
         description="`envelope`: the document in JSON with its category; `raw`: its content"
-        " alone, as it was sent."
+        " alone, as it was sent; `cloudevents` and `cloudevents-binary`: the document as a"
+        " CloudEvent 1.0, in JSON or with its members in headers."
     ),
 ]
 TopicPattern = Annotated[

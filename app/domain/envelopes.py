@@ -20,10 +20,11 @@ _OPENING = re.compile(r'[ \t\r\n]*+(?:\{[ \t\r\n]*+["}]|\[[ \t\r\n]*+[]["{0-9tfn
 
 
 class Payload(NamedTuple):
-    """What a request carries."""
+    """What a request carries; ``headers`` are lines of its own, each with its end."""
 
     body: bytes
     content_type: str
+    headers: str = ""
 
 
 class DocumentData(TypedDict):

@@ -8,10 +8,14 @@ from datetime import timedelta
 
 import pytest
 from aiohttp import web
+from cloudevents.core.bindings.http import HTTPMessage, from_binary, from_structured
+from cloudevents.core.formats.json import JSONFormat
+from cloudevents.core.v1.event import CloudEvent
 from standardwebhooks import Webhook
 
 from app.domain.documents import DEFAULT_TENANT
 from app.domain.signing import decode_secret
+from app.domain.verifying import parse_key, verify
 from app.storage import destinations, leases
 from app.storage.engine import make_engine, transaction
 from app.storage.migrate import migrate
@@ -68,6 +72,26 @@ def test_a_raw_destination_gets_the_content_byte_for_byte_and_signed(
     key = decode_secret(destination.secret)
     expected = base64.b64encode(hmac.digest(key, signed, "sha256")).decode()
     assert request.headers["webhook-signature"] == f"v1,{expected}"
+
+
+@pytest.mark.parametrize(
+    ("body", "read"), [("cloudevents", from_structured), ("cloudevents-binary", from_binary)]
+)
+def test_a_cloudevent_is_signed_and_names_its_webhook_and_its_sender(
+    yard, make_delivery, receiver, body, read
+):
+    delivery = make_delivery(source="https://docs.example.com/")
+    destination = yard.destination(receiver.url, body=body)
+    document = yard.one(destination, "Grüße ☃")
+    delivery.deliver(destination)
+    delivery.wait_until_idle()
+    (request,) = receiver.received
+    verify(parse_key(destination.secret), request.headers, request.body, now=time.time())
+    event = read(HTTPMessage(headers=request.headers, body=request.body), JSONFormat(), CloudEvent)
+    assert (event.get_id(), event.get_source()) == (request.webhook_id, "https://docs.example.com/")
+    assert (event.get_type(), event.get_subject()) == ("document.classified", str(document.id))
+    assert event.get_time() == yard.row(document).created_at
+    assert event.get_data()["content"] == "Grüße ☃"
 
 
 def test_when_nothing_is_left_the_lease_is_released_without_suspicion(yard, delivery, receiver):

@@ -22,7 +22,8 @@ from tests.delivery.conftest import LOOPBACK
 from worker import connections as connections_module
 from worker import resolver as resolver_module
 from worker.connections import Connections
-from worker.sender import Sender, Target
+from worker.sender import Sender
+from worker.targets import Targets
 
 CERTIFICATE = Path(__file__).with_name("localhost.pem")
 BODY = b'{"type":"document.classified"}'
@@ -35,7 +36,7 @@ DESTINATION = make_destination(
 
 
 def target(url, timeout_seconds=5.0):
-    return Target.of(replace(DESTINATION, url=url, timeout_seconds=timeout_seconds))
+    return Targets().of(replace(DESTINATION, url=url, timeout_seconds=timeout_seconds))
 
 
 def send(url, *, timeout_seconds=5.0, allowed=(LOOPBACK,), names=None):
