@@ -19,6 +19,7 @@ from app.api import (
     documents,
     errors,
     health,
+    operational_events,
     routes,
     schema,
 )
@@ -71,7 +72,15 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         Route("/v1/event", PostEvent(read_event, settings.max_body_bytes), methods=["POST"]),
         Route("/v1/batch", PostArray(read_event, batch_ok), methods=["POST"]),
     ]
-    for module in (documents, deliveries, routes, batches, destinations, health):
+    for module in (
+        documents,
+        deliveries,
+        routes,
+        batches,
+        destinations,
+        operational_events,
+        health,
+    ):
         app.include_router(module.router)
     app.add_middleware(access.Access, settings=settings)
     errors.install(app)

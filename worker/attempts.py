@@ -20,7 +20,14 @@ from app.domain.deliveries import (
     next_step,
 )
 from app.domain.destinations import Body
-from app.domain.envelopes import DocumentData, Payload, document_classified, raw, webhook_id
+from app.domain.envelopes import (
+    DocumentData,
+    Payload,
+    document_classified,
+    operational_event,
+    raw,
+    webhook_id,
+)
 from app.storage.deliveries import DeliveryResult, DueDelivery
 from worker.sender import Sender, clean
 from worker.targets import Target
@@ -122,6 +129,9 @@ def payload_of(due: DueDelivery, body: Body, source: str = DEFAULT_SOURCE) -> Pa
         body: its form.
         source: who says so, for CloudEvents.
     """
+    if due.event_type is not None:
+        occurred_at = due.created_at.astimezone(UTC)
+        return operational_event(due.event_type, due.key.document_id, occurred_at, due.content)
     if body == "raw":
         return raw(due.content)
     data = DocumentData(

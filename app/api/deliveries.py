@@ -9,6 +9,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import BaseModel, ConfigDict
 
+from app.api.paging import link_next
 from app.api.parts import Parts, parts_of
 from app.domain.documents import DEFAULT_TENANT
 from app.domain.errors import InvalidInput, Violation
@@ -85,9 +86,7 @@ def read_deliveries_of_document(
         router=parts.settings.router,
     )
     more = None if found.next is None else ".".join(str(part) for part in found.next)
-    if more is not None:
-        url = request.url.include_query_params(cursor=more, limit=limit)
-        response.headers["Link"] = f'<{url.path}?{url.query}>; rel="next"'
+    link_next(request, response, more)
     return DocumentDeliveries(
         document_id=document_id,
         routes=found.routes,

@@ -12,6 +12,7 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import BaseModel
 from sqlalchemy import Engine
 
+from app.api.paging import link_next
 from app.api.parts import Parts, engine_of, parts_of
 from app.domain.delivery_rules import RetryInput
 from app.domain.destinations import (
@@ -65,6 +66,8 @@ class DestinationOutput(BaseModel):
     min_confidence: float | None
     uncertain: bool
     filter: dict[str, Any] | None
+    events: list[str]
+    documents: bool
     parent_id: uuid.UUID | None
     created_at: datetime
     updated_at: datetime
@@ -112,9 +115,7 @@ def read_destinations(
     page, more = list_destinations(
         parts.engine, DEFAULT_TENANT, limit=limit, after=cursor, parent_id=parent_id
     )
-    if more is not None:
-        url = request.url.include_query_params(cursor=more, limit=limit)
-        response.headers["Link"] = f'<{url.path}?{url.query}>; rel="next"'
+    link_next(request, response, more)
     items = [DestinationOutput.model_validate(one) for one in _described(parts, page)]
     return DestinationPage(items=items, next_cursor=more)
 

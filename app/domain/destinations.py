@@ -16,6 +16,7 @@ from app.domain.delivery_rules import ConcurrencyInput, MaxPerSecond, RetryInput
 from app.domain.documents import MAX_LABEL_LENGTH, Label
 from app.domain.filters import parse_filter
 from app.domain.identifiers import new_id
+from app.domain.operational_events import subscription_fault
 from app.domain.signing import decode_secret, new_secret
 from app.domain.text import text_fault
 from app.domain.topics import pattern_fault
@@ -27,6 +28,7 @@ DEFAULT_TIMEOUT_SECONDS = 15.0
 MAX_TIMEOUT_SECONDS = 60.0
 MAX_TOPICS = 100
 MAX_CATEGORIES = 200
+MAX_EVENTS = 50
 
 Body = Literal["envelope", "raw", "cloudevents", "cloudevents-binary"]
 
@@ -39,6 +41,12 @@ def _storable_text(value: str) -> str:
 
 def _pattern(value: str) -> str:
     if fault := text_fault(value) or pattern_fault(value):
+        raise ValueError(fault)
+    return value
+
+
+def _subscription(value: str) -> str:
+    if fault := subscription_fault(value):
         raise ValueError(fault)
     return value
 
@@ -121,6 +129,17 @@ PayloadFilter = Annotated[
     ),
 ]
 
+Events = Annotated[
+    list[Annotated[str, AfterValidator(_subscription)]],
+    Field(
+        max_length=MAX_EVENTS,
+        description="Operational events that it gets: types, `destination.*`, or `*` for all.",
+    ),
+]
+Documents = Annotated[
+    bool, Field(description="Whether it gets documents; `false` for operational events alone.")
+]
+
 
 class DestinationInput(BaseModel):
     """A destination as a client describes it."""
@@ -141,6 +160,8 @@ class DestinationInput(BaseModel):
     min_confidence: MinConfidence = None
     uncertain: Uncertain = False
     filter: PayloadFilter = None
+    events: Events = []
+    documents: Documents = True
     secret: Annotated[
         str | None,
         Field(description="whsec_ and base64 of 24 to 64 bytes; generated when left out."),
@@ -171,6 +192,8 @@ class DestinationChanges(BaseModel):
     min_confidence: MinConfidence = None
     uncertain: Uncertain = False
     filter: PayloadFilter = None
+    events: Events = []
+    documents: Documents = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -189,6 +212,8 @@ class Destination:
         topics: patterns that it subscribes to, see ``app.domain.topics``.
         categories, min_confidence, uncertain, filter: which of the documents that are addressed to
             it it takes, see ``app.domain.admission``.
+        events: operational events that it gets, see ``app.domain.operational_events``.
+        documents: False for one that gets nothing else.
         parent_id: of the destination whose secret, timeout and body it shares, for URLs that
             nobody registered; None for all others.
         disabled_at: when Docyard stopped on its own accord (410), None otherwise.
@@ -217,6 +242,8 @@ class Destination:
     min_confidence: float | None = None
     uncertain: bool = False
     filter: dict[str, Any] | None = None
+    events: Sequence[str] = ()
+    documents: bool = True
     parent_id: uuid.UUID | None = None
     disabled_at: datetime | None = None
     disabled_reason: str | None = None
@@ -271,6 +298,8 @@ def make_destination(tenant_id: int, given: DestinationInput, *, now: datetime) 
         min_confidence=given.min_confidence,
         uncertain=given.uncertain,
         filter=given.filter,
+        events=given.events,
+        documents=given.documents,
         created_at=now,
         updated_at=now,
     )

@@ -63,6 +63,22 @@ def raw(content: str) -> Payload:
     return Payload(content.encode(), JSON if _is_json(content) else TEXT)
 
 
+def operational_event(
+    event_type: str, event_id: uuid.UUID, occurred_at: datetime, data: str
+) -> Payload:
+    """Return the envelope around an operational event; ``data`` is a JSON object as text."""
+    body = orjson.dumps(
+        {
+            "type": event_type,
+            "id": event_id,
+            "timestamp": occurred_at,
+            "data": orjson.Fragment(data),
+        },
+        option=orjson.OPT_UTC_Z,
+    )
+    return Payload(body, JSON)
+
+
 def _is_json(content: str) -> bool:
     if not _OPENING.match(content):
         return False

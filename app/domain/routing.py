@@ -41,10 +41,10 @@ class RoutingTable:
     """
 
     def __init__(self, destinations: Iterable[Destination]) -> None:
-        """Compile destinations; those that are not enabled are only explained."""
+        """Compile destinations; those that take no documents now are only explained."""
         self.destinations = tuple(destinations)
         self._admissions = [Admission(one) for one in self.destinations]
-        enabled = [place for place, one in enumerate(self.destinations) if one.enabled]
+        enabled = [place for place, one in enumerate(self.destinations) if why_out(one) is None]
         self._by_key: dict[str, int] = {}
         self._topics = TopicTree()
         for place in enabled:
@@ -94,8 +94,8 @@ class RoutingTable:
         for place, (destination, admission) in enumerate(
             zip(self.destinations, self._admissions, strict=True)
         ):
-            if not destination.enabled:
-                refusal: str | None = _why_disabled(destination)
+            if out := why_out(destination):
+                refusal: str | None = out
             elif not addressed.broadcast and place not in reached:
                 refusal = why_not_addressed(choice, destination)
             else:
@@ -113,7 +113,7 @@ class RoutingTable:
             return None
         choice = choice_of(document)
         addressed = self._addressed(choice)
-        enabled = sum(one.enabled for one in self.destinations)
+        enabled = sum(why_out(one) is None for one in self.destinations)
         reached = len(set().union(*addressed.groups))
         return why_nobody(
             choice, enabled=enabled, reached=enabled if addressed.broadcast else reached
@@ -179,7 +179,9 @@ class _Addressed(NamedTuple):
         )
 
 
-def _why_disabled(destination: Destination) -> str:
-    if destination.disabled_reason:
-        return f"it is disabled: {destination.disabled_reason}"
-    return "it is disabled"
+def why_out(destination: Destination) -> str | None:
+    """Say why a destination takes no document at all; None for one that may."""
+    if not destination.enabled:
+        reason = destination.disabled_reason
+        return f"it is disabled: {reason}" if reason else "it is disabled"
+    return None if destination.documents else "it takes operational events alone"

@@ -15,7 +15,7 @@ from app.domain.destinations import Destination
 from app.domain.errors import DocumentNotFound, InvalidInput, RouterFailed, Violation
 from app.domain.identifiers import new_id
 from app.domain.predictions import Prediction
-from app.domain.routing import RoutingTable, Verdict
+from app.domain.routing import RoutingTable, Verdict, why_out
 from app.queue.questions import Asker
 from app.storage import destinations, documents
 from app.storage.documents import prediction_of
@@ -23,7 +23,6 @@ from app.storage.engine import transaction
 from app.storage.tables import Document
 
 NOT_CHOSEN = "the router did not choose it"
-OFF = "it is disabled"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -168,7 +167,7 @@ def _by_router(
         raise RouterFailed(failure)
     chosen = {uuid.UUID(one): reason for one, reason in answer["routes"]}
     verdicts = [
-        Verdict(one.id, one.id in chosen, chosen.get(one.id, NOT_CHOSEN if one.enabled else OFF))
+        Verdict(one.id, one.id in chosen, chosen.get(one.id, why_out(one) or NOT_CHOSEN))
         for one in known
     ]
     nobody = not chosen and not answer["urls"]

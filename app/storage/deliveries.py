@@ -58,6 +58,8 @@ class DueDelivery:
         open_since: when it was planned, or resumed last.
         document_seq: of the content that was read. Where it is not ``key.seq``, a newer version
             has replaced the announced one, and the delivery is superseded.
+        event_type: of an operational event, whose data (JSON) is then the content; None for a
+            document.
     """
 
     key: DeliveryKey
@@ -76,6 +78,7 @@ class DueDelivery:
     attributes: dict[str, Any] | None
     document_created_at: datetime
     document_updated_at: datetime
+    event_type: str | None = None
 
 
 class DuePage(NamedTuple):
@@ -162,19 +165,26 @@ def supersede(connection: Connection, tenant_id: int, winners: Sequence[Winner])
 # lies beyond the bound is never fetched. The first row always passes, however large.
 _DUE = (
     "SELECT * FROM (SELECT d.document_id, d.seq, d.generation, d.version, d.attempts, d.created_at,"
-    " d.due_at, COALESCE(d.resumed_at, d.created_at) AS open_since, d.last_status,"
-    " o.seq AS document_seq,"
-    " o.content, o.category, o.confidence, o.model_version,"
-    " o.topics, o.attributes, o.created_at AS document_created_at,"
-    " o.updated_at AS document_updated_at,"
-    " sum(octet_length(o.content)) OVER (ORDER BY d.{order} ROWS UNBOUNDED PRECEDING)"
-    "  - octet_length(o.content) AS bytes_before"
+    " d.due_at, COALESCE(d.resumed_at, d.created_at) AS open_since, d.last_status, d.event_type,"
+    " COALESCE(o.seq, d.seq) AS document_seq,"
+    " COALESCE(o.content, e.content) AS content, o.category, o.confidence, o.model_version,"
+    " o.topics, o.attributes, COALESCE(o.created_at, d.created_at) AS document_created_at,"
+    " COALESCE(o.updated_at, d.created_at) AS document_updated_at,"
+    " sum(octet_length(COALESCE(o.content, e.content)))"
+    "  OVER (ORDER BY d.{order} ROWS UNBOUNDED PRECEDING)"
+    "  - octet_length(COALESCE(o.content, e.content)) AS bytes_before"
     " FROM (SELECT * FROM deliveries WHERE tenant_id = :tenant_id"
     "  AND destination_id = :destination_id AND state = 'pending' AND {which}"
     "  AND EXISTS (SELECT 1 FROM destinations WHERE tenant_id = :tenant_id"
     "   AND id = :destination_id AND enabled AND paused_at IS NULL AND deleted_at IS NULL)"
     "  ORDER BY {order} LIMIT :limit) d"
-    " JOIN documents o ON o.tenant_id = :tenant_id AND o.id = d.document_id) page"
+    " LEFT JOIN documents o ON o.tenant_id = :tenant_id AND o.id = d.document_id"
+    "  AND d.event_type IS NULL"
+    # Bounded, so that it stays a look-up of its own, which rows of documents do not even begin.
+    " LEFT JOIN LATERAL (SELECT e.data::text AS content FROM operational_events e"
+    "  WHERE d.event_type IS NOT NULL AND e.tenant_id = :tenant_id AND e.id = d.document_id"
+    "  LIMIT 1) e ON true"
+    " WHERE o.id IS NOT NULL OR e.content IS NOT NULL) page"
     " WHERE bytes_before < :max_bytes ORDER BY {order}"
 )
 _FRESH = text(_DUE.format(which="attempts = 0 AND seq > :after_seq", order="seq"))
@@ -241,6 +251,7 @@ def _read(connection: Connection, statement: Any, values: dict[str, Any]) -> lis
             attributes=row.attributes,
             document_created_at=row.document_created_at,
             document_updated_at=row.document_updated_at,
+            event_type=row.event_type,
         )
         for row in connection.execute(statement, values)
     ]

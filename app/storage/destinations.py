@@ -16,7 +16,7 @@ from app.domain.routing import RoutingTable
 COLUMNS = (
     "tenant_id, id, key, url, description, secret, enabled, timeout_seconds,"
     " min_concurrency, max_concurrency, max_per_second, retry_schedule, max_age_seconds, body,"
-    " topics, categories, min_confidence, uncertain, filter, parent_id,"
+    " topics, categories, min_confidence, uncertain, filter, events, documents, parent_id,"
     " created_at, updated_at, disabled_at, disabled_reason, paused_at"
 )
 
@@ -25,6 +25,7 @@ _JSON_TYPES = {
     "topics": "jsonb",
     "categories": "jsonb",
     "filter": "json",
+    "events": "jsonb",
     "retry_schedule": "jsonb",
 }
 _PARAMETERS = ", ".join(
@@ -219,7 +220,8 @@ class DestinationCache:
         rows = connection.execute(
             text(
                 f"SELECT {COLUMNS} FROM destinations WHERE tenant_id = :tenant_id"  # noqa: S608  (constants only)
-                " AND deleted_at IS NULL AND enabled AND parent_id IS NULL ORDER BY id"
+                " AND deleted_at IS NULL AND enabled AND documents AND parent_id IS NULL"
+                " ORDER BY id"
             ),
             {"tenant_id": tenant_id},
         )

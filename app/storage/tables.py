@@ -23,6 +23,7 @@ from sqlalchemy import (
     Text,
     false,
     text,
+    true,
 )
 from sqlalchemy.dialects.postgresql import JSON, JSONB
 from sqlmodel import Field, SQLModel
@@ -175,6 +176,8 @@ class DestinationRow(SQLModel, table=True):
     uncertain: bool = Field(sa_column_kwargs={"server_default": false()})
     # As text: jsonb would turn 1e300 into an integer of 301 digits.
     filter: dict[str, Any] | None = Field(default=None, sa_type=JSON(none_as_null=True))
+    events: list[str] = Field(sa_type=JSONB, sa_column_kwargs={"server_default": NO_LIST})
+    documents: bool = Field(sa_column_kwargs={"server_default": true()})
     parent_id: uuid.UUID | None = Field(default=None)
     created_at: datetime = Field(sa_type=Timestamp, sa_column_kwargs={"server_default": NOW})
     updated_at: datetime = Field(sa_type=Timestamp, sa_column_kwargs={"server_default": NOW})
@@ -223,7 +226,8 @@ class Delivery(SQLModel, table=True):
     """One document version for one destination: the outbox, and the record of what became of it.
 
     The two partial indexes are the two ways in which a holder reads: deliveries never tried, in
-    the order of acceptance, and retries by the time they are due.
+    the order of acceptance, and retries by the time they are due. With an ``event_type`` the row is
+    of an operational event, whose id stands in place of a document's.
     """
 
     __tablename__: ClassVar[str] = "deliveries"
@@ -270,6 +274,20 @@ class Delivery(SQLModel, table=True):
     last_status: int | None = Field(default=None, sa_type=SmallInteger)
     last_error: str | None = Field(default=None, sa_type=Text)
     batch_id: uuid.UUID | None = Field(default=None)
+    event_type: str | None = Field(default=None, sa_type=Text)
+
+
+class OperationalEvent(SQLModel, table=True):
+    """What Docyard tells about its own work; its deliveries have its id as ``document_id``."""
+
+    __tablename__: ClassVar[str] = "operational_events"
+
+    tenant_id: int = Field(primary_key=True, sa_type=Integer)
+    id: uuid.UUID = Field(primary_key=True)
+    type: str = Field(sa_type=Text)
+    destination_id: uuid.UUID = Field()
+    data: dict[str, Any] = Field(sa_type=JSON)
+    created_at: datetime = Field(sa_type=Timestamp, sa_column_kwargs={"server_default": NOW})
 
 
 class CounterDelta(SQLModel, table=True):

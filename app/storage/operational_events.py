@@ -1,0 +1,199 @@
+"""Operational events: written together with their deliveries, and listed.
+
+They go the way of documents: rows in the outbox, signed, tried again, recorded. Two things keep
+them from feeding on themselves: no delivery of an event causes ``delivery.exhausted``
+(``app.storage.deliveries.record``), and a destination hears nothing about itself.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import orjson
+from sqlalchemy import Connection, text
+
+from app.domain.identifiers import new_id
+from app.domain.operational_events import OperationalEventType, patterns_of, reason_of
+from app.storage import tallies
+from app.storage.tallies import Owner
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OperationalEvent:
+    """What is told.
+
+    Attributes:
+        destination_id: whom it is about.
+        data: JSON; the destination's id and key are added.
+    """
+
+    type: OperationalEventType
+    destination_id: uuid.UUID
+    data: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredEvent:
+    """An event as it is kept."""
+
+    id: uuid.UUID
+    type: str
+    destination_id: uuid.UUID
+    data: dict[str, Any]
+    created_at: datetime
+
+
+def emit(
+    connection: Connection,
+    tenant_id: int,
+    event_type: OperationalEventType,
+    destination_id: uuid.UUID,
+    data: Mapping[str, Any],
+) -> list[uuid.UUID]:
+    """Tell one thing; see ``emit_all``."""
+    event = OperationalEvent(type=event_type, destination_id=destination_id, data=data)
+    return emit_all(connection, tenant_id, [event])
+
+
+def emit_all(
+    connection: Connection, tenant_id: int, events: Sequence[OperationalEvent]
+) -> list[uuid.UUID]:
+    """Store events and plan their deliveries, within the transaction of what they tell about.
+
+    Nobody need be rung: the sweeper finds who waits within a second.
+
+    Args:
+        connection: within a transaction.
+        tenant_id: of all that are concerned.
+        events: in the order in which they came about.
+
+    Returns:
+        The destinations that will get one, should somebody want to ring them.
+    """
+    if not events:
+        return []
+    keys = _keys(connection, tenant_id, {one.destination_id for one in events})
+    rows = [
+        (
+            new_id(),
+            one,
+            {"destination_id": one.destination_id, "destination_key": keys.get(one.destination_id)}
+            | dict(one.data),
+        )
+        for one in events
+    ]
+    connection.execute(
+        text(
+            "INSERT INTO operational_events (tenant_id, id, type, destination_id, data, created_at)"
+            " SELECT :tenant_id, e.id, e.type, e.destination_id, e.data, now()"
+            " FROM json_to_recordset(CAST(:events AS json))"
+            "  AS e (id uuid, type text, destination_id uuid, data json) ORDER BY e.id"
+        ),
+        {
+            "tenant_id": tenant_id,
+            "events": orjson.dumps(
+                [
+                    {
+                        "id": event_id,
+                        "type": one.type,
+                        "destination_id": one.destination_id,
+                        "data": data,
+                    }
+                    for event_id, one, data in rows
+                ]
+            ).decode(),
+        },
+    )
+    return _plan(connection, tenant_id, [(event_id, one) for event_id, one, _ in rows])
+
+
+def _keys(
+    connection: Connection, tenant_id: int, destination_ids: set[uuid.UUID]
+) -> dict[uuid.UUID, str]:
+    rows = connection.execute(
+        text("SELECT id, key FROM destinations WHERE tenant_id = :tenant_id AND id = ANY(:ids)"),
+        {"tenant_id": tenant_id, "ids": sorted(destination_ids)},
+    )
+    return {row.id: row.key for row in rows}
+
+
+def _plan(
+    connection: Connection, tenant_id: int, events: Sequence[tuple[uuid.UUID, OperationalEvent]]
+) -> list[uuid.UUID]:
+    subscribers = _subscribers(connection, tenant_id)
+    # Microseconds, as the order numbers of documents are: both are read in one order.
+    seq = time.time_ns() // 1000
+    planned: list[dict[str, Any]] = [
+        {
+            "document_id": event_id,
+            "seq": seq,
+            "destination_id": subscriber,
+            "reason": reason_of(event.type, subscribed),
+            "event_type": event.type,
+        }
+        for event_id, event in sorted(events, key=lambda one: one[0])
+        for subscriber, subscribed in subscribers
+        if subscriber != event.destination_id
+        and not set(subscribed).isdisjoint(patterns_of(event.type))
+    ]
+    if not planned:
+        return []
+    connection.execute(
+        text(
+            "INSERT INTO deliveries (tenant_id, document_id, seq, version, destination_id, reason,"
+            " event_type, state, due_at, created_at)"
+            " SELECT :tenant_id, e.document_id, e.seq, 0, e.destination_id, e.reason, e.event_type,"
+            "  'pending', now(), now() FROM json_to_recordset(CAST(:planned AS json)) AS e"
+            "  (document_id uuid, seq bigint, destination_id uuid, reason text, event_type text)"
+        ),
+        {"tenant_id": tenant_id, "planned": orjson.dumps(planned).decode()},
+    )
+    tally = Counter(Owner(one["destination_id"], None) for one in planned)
+    tallies.add(connection, tenant_id, [("planned", tally)])
+    return sorted(tallies.per_destination(tally))
+
+
+def _subscribers(connection: Connection, tenant_id: int) -> list[tuple[uuid.UUID, list[str]]]:
+    rows = connection.execute(
+        text(
+            "SELECT id, events FROM destinations WHERE tenant_id = :tenant_id AND enabled"
+            " AND deleted_at IS NULL AND events <> '[]'::jsonb ORDER BY id"
+        ),
+        {"tenant_id": tenant_id},
+    )
+    return [(row.id, row.events) for row in rows]
+
+
+def list_page(
+    connection: Connection,
+    tenant_id: int,
+    *,
+    limit: int,
+    after: uuid.UUID | None = None,
+    event_type: str | None = None,
+    destination_id: uuid.UUID | None = None,
+) -> list[StoredEvent]:
+    """Return events, the newest first, from behind ``after``."""
+    rows = connection.execute(
+        text(
+            "SELECT id, type, destination_id, data, created_at FROM operational_events"
+            " WHERE tenant_id = :tenant_id AND (CAST(:after AS uuid) IS NULL OR id < :after)"
+            " AND (CAST(:type AS text) IS NULL OR type = :type)"
+            " AND (CAST(:destination_id AS uuid) IS NULL OR destination_id = :destination_id)"
+            " ORDER BY id DESC LIMIT :limit"
+        ),
+        {
+            "tenant_id": tenant_id,
+            "after": after,
+            "type": event_type,
+            "destination_id": destination_id,
+            "limit": limit,
+        },
+    )
+    return [StoredEvent(**row._asdict()) for row in rows]
