@@ -15,8 +15,9 @@ from sqlalchemy import Engine
 
 from app.domain.deliveries import DeliveryState
 from app.domain.destinations import Destination
+from app.domain.operational_events import OperationalEventType
 from app.domain.throttle import ThrottleState
-from app.storage import deliveries, destinations, leases
+from app.storage import deliveries, destinations, leases, operational_events
 from app.storage.deliveries import DeliveryKey, DeliveryResult, DuePage
 from app.storage.engine import transaction
 from app.storage.leases import Lease
@@ -131,8 +132,16 @@ class Outbox:
         def work() -> None:
             with transaction(self._engine) as connection:
                 now = destinations.get(connection, lease.tenant_id, lease.destination_id)
-                if now is not None and now.url == url:
-                    destinations.disable(connection, lease.tenant_id, lease.destination_id, reason)
+                if now is None or now.url != url:
+                    return
+                if destinations.disable(connection, lease.tenant_id, lease.destination_id, reason):
+                    operational_events.emit(
+                        connection,
+                        lease.tenant_id,
+                        OperationalEventType.DESTINATION_DISABLED,
+                        lease.destination_id,
+                        {"reason": reason},
+                    )
 
         await self._in(self._work, work)
 

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, text
 
 from app.domain.deliveries import OPEN, DeliveryState
-from app.storage import tallies
+from app.storage import operational_events, tallies
 from app.storage.documents import Winner
 from app.storage.leases import Lease, is_current
 from app.storage.tallies import Owner, Tally
@@ -312,10 +312,11 @@ _RECORD = text(
     "   WHERE o.tenant_id = :tenant_id AND o.id = r.document_id LIMIT 1) o ON true) r"
     " WHERE d.ctid = r.place AND d.state <> 'delivered'"
     " AND (r.state = 'delivered' OR (d.state IN ('pending', 'held') AND :current))"
-    " RETURNING d.state, d.batch_id"
+    " RETURNING d.state, d.batch_id, CASE WHEN d.state = 'failed' AND d.event_type IS NULL"
+    "  THEN json_build_object('document_id', d.document_id, 'seq', d.seq, 'version', d.version,"
+    "   'generation', d.generation, 'attempts', d.attempts, 'status', d.last_status,"
+    "   'error', d.last_error) END AS exhausted"
 )
-
-
 _MARK = text(
     "UPDATE deliveries d SET attempts = d.attempts + 1 FROM (SELECT d.place"  # noqa: S608  (constants only)
     "  FROM unnest(CAST(:documents AS uuid[]), CAST(:seqs AS bigint[]),"
@@ -332,6 +333,7 @@ def record(
 
     A result counts only under the lease's current epoch, except that a success is always recorded:
     the receiver has it. A failure of a version that was replaced meanwhile becomes superseded.
+    What has failed for good is told (``delivery.exhausted``), unless it is an event itself.
     """
     if not results:
         return Counter()
@@ -366,6 +368,8 @@ def record(
             if state not in OPEN
         ],
     )
+    exhausted = [row.exhausted for row in rows if row.exhausted is not None]
+    operational_events.emit_exhausted(connection, lease.tenant_id, lease.destination_id, exhausted)
     return counts
 
 

@@ -178,8 +178,12 @@ def soft_delete(connection: Connection, tenant_id: int, destination_id: uuid.UUI
     return True
 
 
-def disable(connection: Connection, tenant_id: int, destination_id: uuid.UUID, reason: str) -> None:
-    """Stop delivering to a destination because of what it answered; its deliveries wait."""
+def disable(connection: Connection, tenant_id: int, destination_id: uuid.UUID, reason: str) -> bool:
+    """Stop delivering to a destination because of what it answered; its deliveries wait.
+
+    Returns:
+        False where it was disabled already.
+    """
     changed = connection.execute(
         text(
             "UPDATE destinations SET enabled = false, disabled_at = now(),"
@@ -188,8 +192,10 @@ def disable(connection: Connection, tenant_id: int, destination_id: uuid.UUID, r
         ),
         {"tenant_id": tenant_id, "id": destination_id, "reason": reason},
     ).one_or_none()
-    if changed is not None:
-        _bump(connection, tenant_id)
+    if changed is None:
+        return False
+    _bump(connection, tenant_id)
+    return True
 
 
 def config_version(connection: Connection, tenant_id: int) -> int:

@@ -18,6 +18,8 @@ from typing import Any
 import orjson
 from sqlalchemy import Connection, text
 
+from app.domain.delivery_ids import DeliveryPlace, delivery_id
+from app.domain.envelopes import webhook_id
 from app.domain.identifiers import new_id
 from app.domain.operational_events import OperationalEventType, patterns_of, reason_of
 from app.storage import tallies
@@ -111,6 +113,41 @@ def emit_all(
         },
     )
     return _plan(connection, tenant_id, [(event_id, one) for event_id, one, _ in rows])
+
+
+def emit_exhausted(
+    connection: Connection,
+    tenant_id: int,
+    destination_id: uuid.UUID,
+    deliveries: Sequence[Mapping[str, Any]],
+) -> None:
+    """Tell of deliveries to one destination that have failed for good.
+
+    Args:
+        connection: within the transaction that records them.
+        tenant_id: whose.
+        destination_id: whose.
+        deliveries: ``document_id``, ``seq``, ``generation``, ``version``, ``attempts``, ``status``
+            and ``error`` of each.
+    """
+    events = []
+    for one in deliveries:
+        document_id = uuid.UUID(one["document_id"])
+        place = DeliveryPlace(document_id, one["seq"], destination_id, one["generation"])
+        data = {
+            "delivery_id": delivery_id(place),
+            "webhook_id": webhook_id(document_id, place.seq, place.generation),
+            **{name: one[name] for name in ("document_id", "version", "attempts", "status")},
+            "error": one["error"],
+        }
+        events.append(
+            OperationalEvent(
+                type=OperationalEventType.DELIVERY_EXHAUSTED,
+                destination_id=destination_id,
+                data=data,
+            )
+        )
+    emit_all(connection, tenant_id, events)
 
 
 def _keys(
