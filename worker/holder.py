@@ -138,6 +138,7 @@ class Holder:
         self._destination: Destination | None = None
         self._target: Target | None = None
         self._policy = parts.attempts.policy
+        self._health = lease.health
         self._barred = False
         self._gone_because: str | None = None
         self._yielding = False
@@ -146,6 +147,7 @@ class Holder:
             lease,
             parts.outbox,
             throttle=self._throttle_state,
+            health=lambda: self._health,
             on_renewed=self._on_renewed,
             on_lost=self._on_lost,
         )
@@ -331,6 +333,7 @@ class Holder:
             await self._parts.outbox.mark_attempts(self.lease, [due.key])
         attempted = await self._parts.attempts.make(due, self._target, self._policy)
         self._results.add(attempted.result)
+        self._health = self._health.after(attempted.outcome, attempted.result.finished_at)
         if attempted.step.disable_destination:
             self._gone_because = attempted.outcome.error
             self._bar()

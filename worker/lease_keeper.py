@@ -8,6 +8,7 @@ from collections.abc import Callable
 import structlog
 
 from app.domain.destinations import Destination
+from app.domain.health import Health
 from app.domain.throttle import ThrottleState
 from app.storage.leases import Lease
 from worker.outbox import Outbox
@@ -32,6 +33,7 @@ class LeaseKeeper:
         outbox: Outbox,
         *,
         throttle: Callable[[], ThrottleState],
+        health: Callable[[], Health],
         on_renewed: Callable[[Destination | None], None],
         on_lost: Callable[[], None],
     ) -> None:
@@ -41,6 +43,7 @@ class LeaseKeeper:
             lease: taken a moment ago.
             outbox: asked to renew.
             throttle: what is to be kept with the lease.
+            health: likewise.
             on_renewed: hears the destination's present configuration, None for a deleted one.
             on_lost: called once, when there is nothing to keep any more.
         """
@@ -49,6 +52,8 @@ class LeaseKeeper:
         self._outbox = outbox
         self._lease_seconds = outbox.lease_seconds
         self._throttle = throttle
+        self._health = health
+        self._noted = lease.health
         self._on_renewed = on_renewed
         self._on_lost = on_lost
         self._loop = asyncio.get_running_loop()
@@ -66,7 +71,7 @@ class LeaseKeeper:
         if self.lost:
             return
         try:
-            await self._outbox.release(self._lease, self._throttle())
+            await self._outbox.release(self._lease, self._throttle(), self._unnoted())
         except Exception as error:  # noqa: BLE001  (it runs out by itself)
             self._log("lease.release_failed", error=str(error))
 
@@ -87,16 +92,22 @@ class LeaseKeeper:
     async def _renew(self) -> float:
         """Renew once; return how long to wait until the next time."""
         began_at = self._loop.time()
+        health = self._health()
         try:
-            renewal = await self._outbox.renew(self._lease, self._throttle())
+            renewal = await self._outbox.renew(self._lease, self._throttle(), self._unnoted())
         except Exception as error:  # noqa: BLE001  (what is not certain is not relied on)
             self._log("lease.renew_failed", error=str(error))
             return min(LONGEST_RETRY_SECONDS, self._lease_seconds / 3)
         self.lost = not renewal.kept
         if renewal.kept:
+            self._noted = health
             self._sure_until = began_at + self._lease_seconds
             self._on_renewed(renewal.destination)
         return self._lease_seconds / 3
+
+    def _unnoted(self) -> Health | None:
+        health = self._health()
+        return None if health == self._noted else health
 
     def _log(self, event: str, **facts: str) -> None:
         LOG.warning(event, destination_id=str(self._lease.destination_id), **facts)

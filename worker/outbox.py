@@ -8,16 +8,18 @@ import uuid
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from typing import NamedTuple, Protocol, TypeVar
 
 import structlog
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
 
 from app.domain.deliveries import DeliveryState
 from app.domain.destinations import Destination
+from app.domain.health import Health, HealthRules
 from app.domain.operational_events import OperationalEventType
 from app.domain.throttle import ThrottleState
-from app.storage import deliveries, destinations, leases, operational_events
+from app.storage import deliveries, destinations, health, leases, operational_events
 from app.storage.deliveries import DeliveryKey, DeliveryResult, DuePage
 from app.storage.engine import transaction
 from app.storage.leases import Lease
@@ -63,10 +65,18 @@ class Outbox:
     table would cost every lease at once.
     """
 
-    def __init__(self, engine: Engine, doorbell: Doorbell, *, lease_seconds: float) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        doorbell: Doorbell,
+        *,
+        lease_seconds: float,
+        rules: HealthRules | None = None,
+    ) -> None:
         self._engine = engine
         self._doorbell = doorbell
         self.lease_seconds = lease_seconds
+        self._rules = rules or HealthRules()
         self._work = ThreadPoolExecutor(WORK_THREADS, thread_name_prefix="outbox")
         self._leases = ThreadPoolExecutor(LEASE_THREADS, thread_name_prefix="leases")
         self._doorbell_rests_until = 0.0
@@ -162,28 +172,32 @@ class Outbox:
 
         return await self._in(self._leases, work)
 
-    async def renew(self, lease: Lease, throttle: ThrottleState) -> Renewal:
+    async def renew(self, lease: Lease, throttle: ThrottleState, known: Health | None) -> Renewal:
         """Prolong the lease, and look at the configuration while we are there.
 
         Args:
             lease: to prolong.
             throttle: to be kept for the next holder, and for people.
+            known: the destination's health, likewise; None where it has not changed.
         """
 
         def work() -> Renewal:
             with transaction(self._engine, durable=False) as connection:
+                kept = leases.renew(connection, lease, self.lease_seconds, throttle)
+                if kept:
+                    self._note(connection, lease, known)
                 return Renewal(
-                    leases.renew(connection, lease, self.lease_seconds, throttle),
-                    destinations.get(connection, lease.tenant_id, lease.destination_id),
+                    kept, destinations.get(connection, lease.tenant_id, lease.destination_id)
                 )
 
         return await self._in(self._leases, work)
 
-    async def release(self, lease: Lease, throttle: ThrottleState) -> None:
+    async def release(self, lease: Lease, throttle: ThrottleState, known: Health | None) -> None:
         """Let go of the lease, and leave to the next holder what was found out."""
 
         def work() -> None:
             with transaction(self._engine, durable=False) as connection:
+                self._note(connection, lease, known)
                 leases.release(connection, lease, throttle)
 
         await self._in(self._leases, work)
@@ -196,6 +210,19 @@ class Outbox:
             self._doorbell.ring(lease.tenant_id, [lease.destination_id])
 
         await self._in(self._work, work)
+
+    def _note(self, connection: Connection, lease: Lease, known: Health | None) -> None:
+        if known is None:
+            return
+        now = datetime.now(UTC)
+        if change := health.note(connection, lease, known, now=now, rules=self._rules):
+            LOG.warning(
+                "destination.changed",
+                change=change.value,
+                destination_id=str(lease.destination_id),
+                failures=known.failures,
+                last_error=known.last_error,
+            )
 
     def _clear_doorbell(self, lease: Lease) -> None:
         # Delivery goes on without Redis: the flag expires by itself, and the sweeper rings.

@@ -6,10 +6,10 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Query, Request, Response
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 from sqlalchemy import Engine
 
 from app.api.paging import link_next
@@ -22,18 +22,21 @@ from app.domain.destinations import (
     DestinationInput,
 )
 from app.domain.documents import DEFAULT_TENANT
+from app.domain.health import Health, Runtime
 from app.services.destinations import (
     change_destination,
     create_destination,
-    current_limits,
     delete_destination,
     get_destination,
     list_destinations,
     pause_destination,
     resume_destination,
+    runtimes,
 )
 
 router = APIRouter(tags=["destinations"])
+
+Status = Literal["active", "failing", "paused", "disabled"]
 
 
 class ConcurrencyOutput(BaseModel):
@@ -48,6 +51,16 @@ class ConcurrencyOutput(BaseModel):
     reason: str | None
 
 
+class HealthOutput(BaseModel):
+    """Failures in a row, up to some seconds old; the first success ends them."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    failing_since: datetime | None
+    failures: int
+    last_error: str | None
+
+
 class DestinationOutput(BaseModel):
     """A destination, without its secret."""
 
@@ -55,6 +68,8 @@ class DestinationOutput(BaseModel):
     key: str
     url: str
     description: str | None
+    status: Status
+    health: HealthOutput
     enabled: bool
     timeout_seconds: float
     concurrency: ConcurrencyOutput
@@ -170,18 +185,29 @@ def remove_destination(
 
 
 def _described(parts: Parts, found: Sequence[Destination]) -> list[dict[str, Any]]:
-    """Return destinations with what is known of their concurrency."""
-    limits = current_limits(parts.engine, DEFAULT_TENANT, found)
+    """Return destinations with what is known of how they do."""
+    known = runtimes(parts.engine, DEFAULT_TENANT, found)
     described = []
     for one in found:
         bounds = one.bounds(parts.settings.delivery_concurrency)
-        now = limits.get(one.id)
+        now = known.get(one.id, Runtime())
         concurrency = ConcurrencyOutput(
-            min=bounds.min,
-            max=bounds.max,
-            limit=now.limit if now else None,
-            reason=now.reason if now else None,
+            min=bounds.min, max=bounds.max, limit=now.limit, reason=now.reason
         )
         retry = RetryInput(schedule_seconds=one.retry_schedule, max_age_seconds=one.max_age_seconds)
-        described.append({**asdict(one), "concurrency": concurrency, "retry": retry})
+        computed = {
+            "status": _status(one, now.health),
+            "health": HealthOutput.model_validate(now.health),
+            "concurrency": concurrency,
+            "retry": retry,
+        }
+        described.append(asdict(one) | computed)
     return described
+
+
+def _status(destination: Destination, health: Health) -> Status:
+    if not destination.enabled:
+        return "disabled"
+    if destination.paused_at is not None:
+        return "paused"
+    return "failing" if health.failures else "active"

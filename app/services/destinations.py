@@ -17,9 +17,9 @@ from app.domain.destinations import (
     make_destination,
 )
 from app.domain.errors import DestinationNotFound
-from app.storage import destinations, leases
+from app.domain.health import Runtime
+from app.storage import destinations, health, leases
 from app.storage.engine import transaction
-from app.storage.leases import CurrentLimit
 
 
 def create_destination(engine: Engine, tenant_id: int, given: DestinationInput) -> Destination:
@@ -66,6 +66,8 @@ def change_destination(
             raise DestinationNotFound(destination_id)
         destination = changed(known, changes, now=datetime.now(UTC))
         destinations.update(connection, destination)
+        if destination.url != known.url or (destination.enabled and not known.enabled):
+            health.forget(connection, tenant_id, destination_id)
     return destination
 
 
@@ -86,12 +88,12 @@ def list_destinations(
     return page, page[-1].id if len(found) > limit else None
 
 
-def current_limits(
+def runtimes(
     engine: Engine, tenant_id: int, found: Sequence[Destination]
-) -> dict[uuid.UUID, CurrentLimit]:
-    """Return how many requests may be in flight to each destination that was delivered to."""
+) -> dict[uuid.UUID, Runtime]:
+    """Return how destinations do, those that were ever delivered to."""
     with transaction(engine) as connection:
-        return leases.current_limits(connection, tenant_id, [one.id for one in found])
+        return leases.runtimes(connection, tenant_id, [one.id for one in found])
 
 
 def pause_destination(engine: Engine, tenant_id: int, destination_id: uuid.UUID) -> Destination:
@@ -126,6 +128,8 @@ def _set_paused(
         now = datetime.now(UTC)
         destination = replace(known, paused_at=now if paused else None, updated_at=now)
         destinations.update(connection, destination)
+        if not paused:
+            health.forget(connection, tenant_id, destination_id)
     return destination
 
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 from pydantic import ValidationError
 from sqlalchemy import Connection, Row, text
 
 from app.domain.adaptive import Memory
+from app.domain.health import FINE, Health, Runtime
 from app.domain.throttle import ThrottleState
 
 _THROTTLE = (
@@ -22,13 +23,6 @@ _THROTTLE = (
     # By the database's clock: the next holder may live on another machine.
     " rate_paid_at = clock_timestamp() + make_interval(secs => :debt)"
 )
-
-
-class CurrentLimit(NamedTuple):
-    """How many requests may be in flight to a destination, and why."""
-
-    limit: int
-    reason: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +34,7 @@ class Lease:
         lost_leases: how many holders in a row went silent before this one. From two on, something
             about this destination may be killing its holders.
         throttle: what the last holder left, None when there was none.
+        health: likewise.
     """
 
     tenant_id: int
@@ -48,6 +43,7 @@ class Lease:
     epoch: int
     lost_leases: int
     throttle: ThrottleState | None = None
+    health: Health = FINE
 
 
 def acquire(
@@ -71,7 +67,7 @@ def acquire(
             "  ELSE LEAST(r.lost_leases + 1, 1000) END"
             " WHERE r.holder IS NULL OR r.lease_expires_at < clock_timestamp()"
             " RETURNING epoch, lost_leases, concurrency_limit, concurrency_reason,"
-            " concurrency_memory,"
+            " concurrency_memory, failing_since, failures, last_error, failing_told,"
             " EXTRACT(EPOCH FROM rate_paid_at - clock_timestamp())::float8 AS debt"
         ),
         {
@@ -90,6 +86,7 @@ def acquire(
         epoch=row.epoch,
         lost_leases=row.lost_leases,
         throttle=_throttle(row),
+        health=health_of(row),
     )
 
 
@@ -142,20 +139,20 @@ def release(connection: Connection, lease: Lease, throttle: ThrottleState | None
     )
 
 
-def current_limits(
+def runtimes(
     connection: Connection, tenant_id: int, destination_ids: Iterable[uuid.UUID]
-) -> dict[uuid.UUID, CurrentLimit]:
-    """Return the limits of the destinations that were delivered to; at most a few seconds old."""
+) -> dict[uuid.UUID, Runtime]:
+    """Return how destinations do, those that were ever delivered to."""
     rows = connection.execute(
         text(
-            "SELECT destination_id, concurrency_limit, concurrency_reason"
-            " FROM destination_runtime WHERE tenant_id = :tenant_id"
-            " AND destination_id = ANY(:ids) AND concurrency_limit IS NOT NULL"
+            "SELECT destination_id, concurrency_limit, concurrency_reason,"
+            " failing_since, failures, last_error, failing_told"
+            " FROM destination_runtime WHERE tenant_id = :tenant_id AND destination_id = ANY(:ids)"
         ),
         {"tenant_id": tenant_id, "ids": list(destination_ids)},
     )
     return {
-        row.destination_id: CurrentLimit(row.concurrency_limit, row.concurrency_reason)
+        row.destination_id: Runtime(row.concurrency_limit, row.concurrency_reason, health_of(row))
         for row in rows
     }
 
@@ -170,6 +167,16 @@ def is_current(connection: Connection, lease: Lease) -> bool:
         _key(lease),
     ).scalar_one_or_none()
     return epoch == lease.epoch
+
+
+def health_of(row: Row[Any]) -> Health:
+    """Return the health that stands in a row of ``destination_runtime``."""
+    return Health(
+        failing_since=row.failing_since,
+        failures=row.failures,
+        last_error=row.last_error,
+        told=row.failing_told,
+    )
 
 
 def _throttle(row: Row[Any]) -> ThrottleState | None:

@@ -220,6 +220,12 @@ class DestinationRuntime(SQLModel, table=True):
         default=None, sa_type=JSONB(none_as_null=True)
     )
     rate_paid_at: datetime | None = Field(default=None, sa_type=Timestamp)
+    failing_since: datetime | None = Field(default=None, sa_type=Timestamp)
+    failures: int = Field(
+        default=0, sa_type=Integer, sa_column_kwargs={"server_default": text("0")}
+    )
+    last_error: str | None = Field(default=None, sa_type=Text)
+    failing_told: bool = Field(default=False, sa_column_kwargs={"server_default": false()})
 
 
 class Delivery(SQLModel, table=True):

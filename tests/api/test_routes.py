@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import uuid
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -16,9 +17,10 @@ import pytest
 from app.api.access import Access
 from app.api.documents import wait_preference
 from app.domain.documents import DEFAULT_TENANT
+from app.domain.health import Health, HealthRules
 from app.domain.throttle import ThrottleState
 from app.settings import Settings
-from app.storage import leases
+from app.storage import health, leases
 from app.storage.engine import make_engine, transaction
 
 PROJECT = Path(__file__).parents[2]
@@ -317,3 +319,33 @@ def test_a_schedule_that_makes_no_sense_is_refused_by_its_place(web, retry, poin
     answer = create(web, retry=retry)
     assert answer.status == 422
     assert [one["pointer"] for one in answer.json["errors"]] == [pointer]
+
+
+def test_enabling_resuming_and_moving_a_destination_begin_anew(web, database_url):
+    created = create(web)
+    at = created.headers["location"]
+    engine = make_engine(database_url, application_name="test", pool_size=1)
+
+    def fail():
+        with transaction(engine) as connection:
+            destination_id = uuid.UUID(created.json["id"])
+            lease = leases.acquire(connection, DEFAULT_TENANT, destination_id, "me", 15)
+            now = datetime.now(UTC)
+            row = Health(failing_since=now, failures=3, last_error="HTTP 500")
+            health.note(connection, lease, row, now=now, rules=HealthRules())
+            leases.release(connection, lease)
+        shown = web.ask("GET", at).json
+        assert shown["health"].items() >= {"failures": 3, "last_error": "HTTP 500"}.items()
+        return shown["status"]
+
+    assert fail() == "failing"
+    moved = web.ask("PATCH", at, b'{"url": "http://example.com/elsewhere"}', JSON).json
+    assert (moved["status"], moved["health"]["failures"]) == ("active", 0)
+    web.ask("PATCH", at, b'{"enabled": false}', JSON)
+    assert fail() == "disabled"
+    enabled = web.ask("PATCH", at, b'{"enabled": true}', JSON).json
+    assert (enabled["status"], enabled["health"]["failing_since"]) == ("active", None)
+    web.ask("POST", f"{at}/pause")
+    assert fail() == "paused"
+    assert web.ask("POST", f"{at}/resume").json["status"] == "active"
+    engine.dispose()
