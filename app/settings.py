@@ -13,6 +13,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from app.domain.encryption import normalised_key
 from app.domain.errors import SettingsInvalid
 
 Durability = Literal["always", "everysec", "none", "unknown"]
@@ -57,6 +58,8 @@ class Settings(BaseSettings):
 
     destination_allow_cidrs: Annotated[tuple[Network, ...], NoDecode] = ()
     """Private networks that destinations may live in, comma-separated CIDRs."""
+    encryption_keys: Annotated[tuple[str, ...], NoDecode, Field(repr=False)] = ()
+    """Encrypt secrets and credentials at rest, comma-separated: the first encrypts, all decrypt."""
     delivery_concurrency: Annotated[int, Field(ge=1, le=1000)] = 50
     """Requests in flight to one destination."""
     lease_seconds: Annotated[float, Field(gt=0)] = 15.0
@@ -103,6 +106,13 @@ class Settings(BaseSettings):
     def _split_cidrs(cls, value: Any) -> Any:
         if isinstance(value, str):
             return tuple(ipaddress.ip_network(part.strip()) for part in value.split(",") if part)
+        return value
+
+    @field_validator("encryption_keys", mode="before")
+    @classmethod
+    def _usable_keys(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return tuple(normalised_key(part) for part in value.split(",") if part.strip())
         return value
 
     @field_validator("admin_api_key", "event_model", "router")

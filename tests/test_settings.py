@@ -7,6 +7,8 @@ import pytest
 from app.domain.errors import SettingsInvalid
 from app.settings import Settings, environment_with, load_settings
 
+KEY = "EBESExQVFhcYGRobHB0eHyAhIiMkJSYnKCkqKywtLi8="
+
 
 @pytest.fixture(autouse=True)
 def bare_environment(monkeypatch):
@@ -38,6 +40,8 @@ def test_heroku_urls_are_understood(monkeypatch):
         ("DESTINATION_ALLOW_CIDRS", "10.0.0.0/40"),
         ("REQUIRE_DURABILITY", "sometimes"),
         ("WEB_CONCURRENCY", "0"),
+        ("ENCRYPTION_KEYS", "hunter2"),
+        ("ENCRYPTION_KEYS", "EBESExQVFhcYGRobHB0eHyAhIiMkJSYnKCkqKywtLi8=,hunter2"),
     ],
 )
 def test_a_bad_variable_is_named_without_its_value(monkeypatch, name, value):
@@ -69,9 +73,21 @@ def test_an_open_bind_needs_a_key_or_a_word(host):
     load_settings(host=host, allow_anonymous=True).require_guarded_bind()
 
 
+def test_encryption_keys_do_not_show_themselves(monkeypatch):
+    monkeypatch.setenv("ENCRYPTION_KEYS", f"{KEY},")
+    settings = load_settings()
+    assert settings.encryption_keys == (KEY,)
+    assert KEY not in repr(settings)
+    monkeypatch.setenv("ENCRYPTION_KEYS", "")
+    assert load_settings().encryption_keys == ()
+
+
 def test_children_read_the_same_settings(monkeypatch):
     settings = load_settings(
-        port=9, destination_allow_cidrs="10.0.0.0/8, ::1/128", allow_anonymous=True
+        port=9,
+        destination_allow_cidrs="10.0.0.0/8, ::1/128",
+        allow_anonymous=True,
+        encryption_keys=f"{KEY}, {KEY}\n",
     )
     for name, value in environment_with(settings).items():
         monkeypatch.setenv(name, value)

@@ -54,7 +54,7 @@ def plan_from(environment: Mapping[str, str], *, host: str, port: int) -> Plan:
         migrate=_import_migrate,
         environment={
             name: environment[name]
-            for name in ("DESTINATION_ALLOW_CIDRS",)
+            for name in ("DESTINATION_ALLOW_CIDRS", "ENCRYPTION_KEYS")
             if environment.get(name)
         },
     )

@@ -9,6 +9,7 @@
     ├── FolderBusy          another launcher works on the same data folder
     ├── FolderForeign       the folder is not one of ours
     ├── FolderForbidden     the folder belongs to another user
+    ├── KeyUnusable         the folder's encryption key is damaged
     ├── AddressUnusable     the web process cannot listen there
     │   └── PortBusy        because somebody else does
     ├── NotRunning          nothing is up in this folder
@@ -91,6 +92,16 @@ class FolderForbidden(LocalError):
         super().__init__(
             f"{folder} belongs to the user {owner}. Work as {owner},"
             " or use a folder of your own: DOCYARD_DATA=… make up"
+        )
+
+
+class KeyUnusable(LocalError):
+    """The file with the key that encrypted the data is not what it was."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(
+            f"{path} does not hold a key. Restore it: without it the secrets in the database cannot"
+            " be read. Or start over with `make reset`."
         )
 
 

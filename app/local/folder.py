@@ -4,6 +4,7 @@
 
     .docyard/
       docyard.json    marker: that the folder is ours, and which engines made its data
+      encryption.key  0600: encrypts secrets in the database; without it they are lost
       lock            flock of the launcher (and of its guard, until everything is stopped)
       postgres/       data of the private servers
       valkey/
@@ -24,7 +25,14 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from app.local.errors import EngineMismatch, FolderBusy, FolderForbidden, FolderForeign
+from app.domain.encryption import new_key, normalised_key
+from app.local.errors import (
+    EngineMismatch,
+    FolderBusy,
+    FolderForbidden,
+    FolderForeign,
+    KeyUnusable,
+)
 from app.local.processes import RunFolder, start_stamp
 from app.local.sockets import forget_sockets
 
@@ -35,7 +43,8 @@ if TYPE_CHECKING:
 
 PROJECT = Path(__file__).resolve().parents[2]
 MARKER = "docyard.json"
-_OURS = (MARKER, "lock", "postgres", "postgres.new", "valkey", "sockets", "run", "logs")
+KEY_FILE = "encryption.key"
+_OURS = (MARKER, KEY_FILE, "lock", "postgres", "postgres.new", "valkey", "sockets", "run", "logs")
 
 
 def folder_from(environment: Mapping[str, str]) -> DataFolder:
@@ -117,6 +126,20 @@ class DataFolder:
             os.close(self._lock)
             self._lock = None
 
+    def encryption_key(self) -> str:
+        """Return the key that encrypts what the database holds; made at the first call.
+
+        Raises:
+            KeyUnusable: the file is damaged; another key could not read what is there.
+        """
+        path = self.path / KEY_FILE
+        if not path.exists():
+            _write_privately(path, new_key())
+        try:
+            return normalised_key(path.read_text())
+        except (OSError, ValueError) as error:
+            raise KeyUnusable(path) from error
+
     def engine(self, role: str) -> dict[str, str] | None:
         """Return which engine made the data of "postgres" or "valkey"; None when none did."""
         recorded: dict[str, str] | None = self._marker().get("engines", {}).get(role)
@@ -181,6 +204,18 @@ class DataFolder:
             return pwd.getpwuid(uid).pw_name
         except KeyError:
             return str(uid)
+
+
+def _write_privately(path: Path, text: str) -> None:
+    """Write a file that only its owner reads: whole and on disk, or not at all."""
+    unfinished = path.with_name(f"{path.name}.{os.getpid()}")
+    unfinished.unlink(missing_ok=True)
+    descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(f"{text}\n")
+        file.flush()
+        os.fsync(descriptor)
+    unfinished.replace(path)
 
 
 def _try_lock(descriptor: int) -> bool:

@@ -87,6 +87,12 @@ class Launcher:
             bound(self._folder.path / "logs")
             self._events.wait(30.0)
 
+    def encryption_keys(self) -> str:
+        """Return the keys in force; ours stays behind those of the user, to read what it sealed."""
+        given = self._plan.environment.get("ENCRYPTION_KEYS")
+        own = self._folder.encryption_key()
+        return f"{given},{own}" if given else own
+
     def _prepare(self) -> None:
         folder = self._folder
         folder.claim()
@@ -104,6 +110,7 @@ class Launcher:
         self._environment = {
             "DESTINATION_ALLOW_CIDRS": LOOPBACK,
             **self._plan.environment,
+            "ENCRYPTION_KEYS": self.encryption_keys(),
             "HOST": self._plan.host,
             "PORT": str(port),
             "PYTHONUNBUFFERED": "1",

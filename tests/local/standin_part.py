@@ -28,6 +28,7 @@ signal.signal(signal.SIGTERM, stopped)
 class Handler(BaseHTTPRequestHandler):
     def do_GET(self):
         wanted = ("DATABASE_URL", "REDIS_URL", "DESTINATION_ALLOW_CIDRS", "PYTHONDONTWRITEBYTECODE")
+        wanted += ("ENCRYPTION_KEYS",)
         body = json.dumps({key: os.environ.get(key) for key in wanted}).encode()
         self.send_response(200)
         self.end_headers()

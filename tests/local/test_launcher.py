@@ -20,7 +20,7 @@ import psycopg
 import pytest
 import redis
 
-from app.local.folder import PROJECT
+from app.local.folder import KEY_FILE, PROJECT
 
 ORDER = ["Stopping web …", "Stopping worker …", "Stopping postgres …", "Stopping valkey …"]
 
@@ -43,6 +43,7 @@ def test_everything_starts_from_nothing_and_ctrl_c_stops_it_in_order_leaving_no_
     assert found["DATABASE_URL"].startswith("postgresql+psycopg://app@/postgres?host=/")
     assert found["REDIS_URL"].startswith("unix:///")
     assert found["DESTINATION_ALLOW_CIDRS"] == "127.0.0.0/8,::1/128"
+    assert found["ENCRYPTION_KEYS"] == (up.folder.path / KEY_FILE).read_text().strip()
     assert found["PYTHONDONTWRITEBYTECODE"] is None, "it makes every start four times slower"
     assert f"migrating {found['DATABASE_URL']}" in up.said
     assert len(up.family) > 5

@@ -9,8 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from app.local.errors import FolderBusy, FolderForbidden, FolderForeign
-from app.local.folder import PROJECT, DataFolder, folder_from
+from app.cli.up import plan_from
+from app.domain.encryption import new_key
+from app.domain.vault import Vault
+from app.local.errors import FolderBusy, FolderForbidden, FolderForeign, KeyUnusable
+from app.local.folder import KEY_FILE, PROJECT, DataFolder, folder_from
+from app.local.launcher import Launcher
 from app.local.logfiles import Follower, bound, last_lines
 from app.local.sockets import fallback_for, forget_sockets, socket_folder
 
@@ -45,6 +49,33 @@ def test_a_folder_with_other_things_in_it_is_foreign(tmp_path):
     (tmp_path / "docyard.json").write_text('["not", "the", "marker"]')
     with pytest.raises(FolderForeign):
         DataFolder(tmp_path).claim()
+
+
+def test_the_key_is_made_once_and_readable_by_its_owner_alone(folder):
+    key = folder.encryption_key()
+    path = folder.path / KEY_FILE
+    assert Vault([key]).open(Vault([key]).seal("x", "")) == "x"
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert folder.encryption_key() == DataFolder(folder.path).encryption_key() == key
+    assert sorted(one.name for one in folder.path.iterdir()) == ["docyard.json", KEY_FILE]
+
+
+@pytest.mark.parametrize("damaged", ["", "hunter2\n"])
+def test_a_damaged_key_is_said_and_not_replaced(folder, damaged):
+    path = folder.path / KEY_FILE
+    path.write_text(damaged)
+    with pytest.raises(KeyUnusable, match="make reset"):
+        folder.encryption_key()
+    assert path.read_text() == damaged
+
+
+def test_keys_of_the_environment_go_before_the_one_of_the_folder(folder):
+    given = new_key()
+    plan = plan_from(
+        {"DOCYARD_DATA": str(folder.path), "ENCRYPTION_KEYS": given}, host="127.0.0.1", port=0
+    )
+    keys = Launcher(plan, print).encryption_keys()
+    assert keys == f"{given},{folder.encryption_key()}"
 
 
 def test_one_process_at_a_time_has_the_lock_and_its_end_frees_it(folder):
