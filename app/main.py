@@ -22,6 +22,7 @@ from app.api import (
     operational_events,
     routes,
     schema,
+    webhook_keys,
 )
 from app.api.arrays import PostArray, accepted
 from app.api.batches import read_document
@@ -29,6 +30,7 @@ from app.api.bulk import PostBulk
 from app.api.events import EventReader, PostEvent, batch_ok
 from app.api.intake import PostDocument
 from app.api.parts import Parts
+from app.domain.vault import Vault
 from app.extensions import load_event_model
 from app.queue.connection import connect_async
 from app.queue.durability import require
@@ -79,6 +81,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         batches,
         destinations,
         operational_events,
+        webhook_keys,
         health,
     ):
         app.include_router(module.router)
@@ -118,6 +121,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         server=server,
         intake=intake,
         asker=Asker(client, settings.redis_namespace),
+        vault=Vault(settings.encryption_keys),
     )
     try:
         yield

@@ -37,7 +37,7 @@ from worker.lease_keeper import LeaseKeeper
 from worker.outbox import Outbox
 from worker.reading import LINGER_SECONDS, PAGE_BYTES, Cursor, Schedule
 from worker.recorder import Recorder
-from worker.targets import Target, Targets
+from worker.targets import Target, Targets, TargetUnusable
 from worker.workload import Budget, Workload
 
 LOG = structlog.get_logger(__name__)
@@ -140,6 +140,8 @@ class Holder:
         self._policy = parts.attempts.policy
         self._health = lease.health
         self._barred = False
+        self._blocked_because: str | None = None
+        self._noted_blocked: str | None = ""
         self._gone_because: str | None = None
         self._yielding = False
         self._stop_by: float | None = None
@@ -168,6 +170,7 @@ class Holder:
             await self._finish_requests()
             await self._finish_records()
             await self._disable_gone()
+            await self._note_blocked()
         finally:
             self._dispatch.give_up()
             self._workload.drop()
@@ -258,6 +261,7 @@ class Holder:
             clear_doorbell=len(self._workload) == 0,
         )
         self._configure(destination)
+        await self._note_blocked()
         self._cursor.end(page.fresh)
         new = self._workload.admit(number, page)
         self._schedule.end(page, new=new, max_bytes=max_bytes, now=self._loop.time())
@@ -270,8 +274,10 @@ class Holder:
         elif destination != self._destination:
             try:
                 self._target = self._parts.targets.of(destination)
-            except ValueError as error:
-                self._log("destination.unusable", error=str(error))
+                self._blocked_because = None
+            except TargetUnusable as error:
+                self._blocked_because = str(error)
+                self._log("destination.unusable", reason=str(error))
                 self._bar()
             self._throttle.configure(
                 Bounds(max=1) if self._careful else destination.bounds(self._parts.concurrency),
@@ -395,6 +401,21 @@ class Holder:
             await self._parts.outbox.disable(self.lease, self._destination.url, self._gone_because)
         except Exception as error:  # noqa: BLE001  (the next 410 will try again)
             self._log("destination.disable_failed", error=f"{type(error).__name__}: {error}")
+
+    async def _note_blocked(self) -> None:
+        """Write down why nothing can be sent, or that it can again."""
+        concerns = self._blocked_because is not None or self.lease.blocked_reason is not None
+        if (
+            self._destination is None
+            or not concerns
+            or self._noted_blocked == self._blocked_because
+        ):
+            return
+        try:
+            await self._parts.outbox.block(self.lease, self._blocked_because)
+            self._noted_blocked = self._blocked_because
+        except Exception as error:  # noqa: BLE001  (the next look will try again)
+            self._log("destination.block_failed", error=f"{type(error).__name__}: {error}")
 
     def _log(self, event: str, **facts: object) -> None:
         LOG.warning(event, destination_id=str(self.lease.destination_id), **facts)

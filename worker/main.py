@@ -146,6 +146,7 @@ def _add_ingest(broker: HardenedBroker, settings: Settings, engine: Engine, bell
         destinations=destinations,
         router=RouterHost(router) if router else TableRouter(),
         ring=bell.ring,
+        seal=_seal(settings) if router else str,
     )
     parts = Ingest(
         engine=engine,
@@ -179,6 +180,12 @@ def _add_ingest(broker: HardenedBroker, settings: Settings, engine: Engine, bell
         planning.router.close()
 
     return Part(start=start, stop=parts.stopping.set, close=close)
+
+
+def _seal(settings: Settings) -> Callable[[str], str]:
+    from app.domain.vault import Vault  # noqa: PLC0415  (cryptography, only for a router of one's own)
+
+    return Vault(settings.encryption_keys).seal_if_able
 
 
 def _add_delivery(

@@ -19,7 +19,14 @@ from app.domain.destinations import Destination
 from app.domain.health import Health, HealthRules
 from app.domain.operational_events import OperationalEventType
 from app.domain.throttle import ThrottleState
-from app.storage import deliveries, destinations, health, leases, operational_events
+from app.storage import (
+    deliveries,
+    destinations,
+    health,
+    leases,
+    operational_events,
+    webhook_keys,
+)
 from app.storage.deliveries import DeliveryKey, DeliveryResult, DuePage
 from app.storage.engine import transaction
 from app.storage.leases import Lease
@@ -32,6 +39,8 @@ LEASE_THREADS = 1
 CONNECTIONS = WORK_THREADS + LEASE_THREADS
 """What the pump needs of its engine's pool."""
 DOORBELL_PAUSE_SECONDS = 5.0
+BLOCKED_SECONDS = 10.0
+"""Between tries at a destination to which this process, and perhaps every other, cannot send."""
 
 
 class Doorbell(Protocol):
@@ -103,7 +112,7 @@ class Outbox:
             if clear_doorbell:
                 self._clear_doorbell(lease)
             with transaction(self._engine, durable=False) as connection:
-                destination = destinations.get(connection, lease.tenant_id, lease.destination_id)
+                destination = _configured(connection, lease)
                 page = deliveries.read_due(
                     connection,
                     lease.tenant_id,
@@ -155,6 +164,15 @@ class Outbox:
 
         await self._in(self._work, work)
 
+    async def block(self, lease: Lease, reason: str | None) -> None:
+        """Note why nothing can be sent, so that nobody tries again for a while; None ends that."""
+
+        def work() -> None:
+            with transaction(self._engine, durable=False) as connection:
+                leases.block(connection, lease, reason, BLOCKED_SECONDS)
+
+        await self._in(self._work, work)
+
     async def has_due(self, tenant_id: int, destination_id: uuid.UUID) -> bool:
         """Tell whether anything waits."""
 
@@ -187,7 +205,8 @@ class Outbox:
                 if kept:
                     self._note(connection, lease, known)
                 return Renewal(
-                    kept, destinations.get(connection, lease.tenant_id, lease.destination_id)
+                    kept,
+                    _configured(connection, lease),
                 )
 
         return await self._in(self._leases, work)
@@ -236,6 +255,11 @@ class Outbox:
 
     async def _in(self, threads: ThreadPoolExecutor, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(threads, work)
+
+
+def _configured(connection: Connection, lease: Lease) -> Destination | None:
+    destination = destinations.get(connection, lease.tenant_id, lease.destination_id)
+    return webhook_keys.with_keys(connection, destination)
 
 
 def acquire(

@@ -57,6 +57,8 @@ class Planning:
     destinations: DestinationCache
     router: Routers
     ring: Ring
+    seal: Callable[[str], str] = str
+    """Encrypts a secret that is made here."""
 
 
 def plan(parts: Planning, tenant_id: int, documents: Sequence[UnplannedDocument]) -> None:
@@ -77,12 +79,12 @@ def plan(parts: Planning, tenant_id: int, documents: Sequence[UnplannedDocument]
     with transaction(parts.engine) as connection:
         try:
             with connection.begin_nested():
-                planned = _settle(connection, tenant_id, chosen, versions)
+                planned = _settle(connection, tenant_id, chosen, versions, parts.seal)
         except RouterFailed as error:
             with_urls = {mark for mark, one in chosen.items() if one.urls}
             failures |= dict.fromkeys(with_urls, error)
             rest = {mark: one for mark, one in chosen.items() if mark not in with_urls}
-            planned = _settle(connection, tenant_id, rest, versions)
+            planned = _settle(connection, tenant_id, rest, versions, parts.seal)
         errors = {mark: str(failure) for mark, failure in failures.items()}
         unplanned.put_off(connection, tenant_id, errors)
     if failures:
@@ -105,11 +107,12 @@ def _settle(
     tenant_id: int,
     chosen: dict[Mark, Chosen],
     versions: dict[Mark, int],
+    seal: Callable[[str], str],
 ) -> list[uuid.UUID]:
     claimed = unplanned.claim(connection, tenant_id, list(chosen))
     mine = {mark: one for mark, one in chosen.items() if (mark.document_id, mark.seq) in claimed}
     urls = {url for one in mine.values() for url in one.urls}
-    children = unregistered.ensure(connection, tenant_id, urls)
+    children = unregistered.ensure(connection, tenant_id, urls, seal)
     plans = [
         PlannedDelivery(
             document_id=mark.document_id,

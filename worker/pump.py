@@ -25,6 +25,7 @@ from app.domain.addresses import Network
 from app.domain.cloudevents_out import DEFAULT_SOURCE
 from app.domain.deliveries import RetryPolicy
 from app.domain.errors import DatabaseUnavailable
+from app.domain.vault import Vault
 from app.settings import Settings
 from app.storage.leases import Lease
 from worker.attempts import Attempts
@@ -61,6 +62,7 @@ class PumpOptions:
         allowed: private networks that destinations may live in.
         memory_bytes: of content, for all destinations, beyond a small floor for each.
         policy: how long to go on.
+        vault: decrypts secrets and credentials.
         source: of CloudEvents: who sends.
     """
 
@@ -69,6 +71,7 @@ class PumpOptions:
     allowed: tuple[Network, ...] = ()
     memory_bytes: int = MEMORY_BYTES
     policy: RetryPolicy = field(default_factory=RetryPolicy)
+    vault: Vault = field(default_factory=Vault)
     source: str = DEFAULT_SOURCE
 
     @classmethod
@@ -78,6 +81,7 @@ class PumpOptions:
             concurrency=settings.delivery_concurrency,
             lease_seconds=settings.lease_seconds,
             allowed=settings.destination_allow_cidrs,
+            vault=Vault(settings.encryption_keys),
             source=settings.public_url or DEFAULT_SOURCE,
         )
 
@@ -186,7 +190,7 @@ class Pump:
                 outbox=outbox,
                 recorder=Recorder(outbox),
                 attempts=Attempts(sender, options.policy),
-                targets=Targets(options.source),
+                targets=Targets(options.vault, options.source),
                 memory=Budget(options.memory_bytes),
                 sockets=Budget(int(SOCKET_SHARE * raise_file_limit())),
                 concurrency=options.concurrency,

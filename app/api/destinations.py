@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Sequence
 from dataclasses import asdict
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Query, Request, Response
@@ -23,7 +23,9 @@ from app.domain.destinations import (
 )
 from app.domain.documents import DEFAULT_TENANT
 from app.domain.health import Health, Runtime
+from app.domain.rotation import SecretRotation, in_force
 from app.services.destinations import (
+    blocked_reasons,
     change_destination,
     create_destination,
     delete_destination,
@@ -31,6 +33,7 @@ from app.services.destinations import (
     list_destinations,
     pause_destination,
     resume_destination,
+    rotate_secret,
     runtimes,
 )
 
@@ -61,8 +64,17 @@ class HealthOutput(BaseModel):
     last_error: str | None
 
 
+class OldSecretOutput(BaseModel):
+    """That a replaced secret still signs, and until when."""
+
+    expires_at: datetime
+
+
 class DestinationOutput(BaseModel):
-    """A destination, without its secret."""
+    """A destination, without its secret, its credentials and the values of its headers.
+
+    ``blocked_reason`` says why nothing can be sent, such as a missing key; deliveries wait.
+    """
 
     id: uuid.UUID
     key: str
@@ -83,6 +95,11 @@ class DestinationOutput(BaseModel):
     filter: dict[str, Any] | None
     events: list[str]
     documents: bool
+    header_names: list[str]
+    auth_type: Literal["basic", "bearer"] | None
+    signatures: list[str]
+    old_secrets: list[OldSecretOutput]
+    blocked_reason: str | None
     parent_id: uuid.UUID | None
     created_at: datetime
     updated_at: datetime
@@ -92,7 +109,7 @@ class DestinationOutput(BaseModel):
 
 
 class NewDestinationOutput(DestinationOutput):
-    """A destination as its creation answers: the only time that the secret is shown."""
+    """A destination with a new secret: the only time that it is shown."""
 
     secret: str
 
@@ -109,7 +126,7 @@ def register_destination(
     given: DestinationInput, response: Response, parts: Annotated[Parts, Depends(parts_of)]
 ) -> NewDestinationOutput:
     """Register a webhook; documents accepted from now on can reach it."""
-    destination = create_destination(parts.engine, DEFAULT_TENANT, given)
+    destination = create_destination(parts.engine, DEFAULT_TENANT, given, parts.vault)
     response.headers["Location"] = f"/destinations/{destination.id}"
     return NewDestinationOutput.model_validate(_described(parts, [destination])[0])
 
@@ -152,9 +169,12 @@ def update_destination(
 ) -> DestinationOutput:
     """Change the fields that are sent.
 
-    Null clears `description`, `max_per_second`, `min_confidence` and `filter`.
+    Null clears `description`, `max_per_second`, `min_confidence`, `filter`, `headers` and `auth`.
+    `headers` are replaced as a whole.
     """
-    destination = change_destination(parts.engine, DEFAULT_TENANT, destination_id, changes)
+    destination = change_destination(
+        parts.engine, DEFAULT_TENANT, destination_id, changes, parts.vault
+    )
     return DestinationOutput.model_validate(_described(parts, [destination])[0])
 
 
@@ -176,6 +196,23 @@ def resume(
     return DestinationOutput.model_validate(_described(parts, [resumed])[0])
 
 
+@router.post("/destinations/{destination_id}/rotate-secret")
+def rotate_destination_secret(
+    destination_id: uuid.UUID,
+    parts: Annotated[Parts, Depends(parts_of)],
+    given: SecretRotation | None = None,
+) -> NewDestinationOutput:
+    """Give a destination another secret, and answer with it.
+
+    The one before signs too for `overlap_seconds`, a day by default, so that the receiver can
+    change over in between. Behind that only the new one does, however many were replaced before.
+    """
+    destination = rotate_secret(
+        parts.engine, DEFAULT_TENANT, destination_id, given or SecretRotation(), parts.vault
+    )
+    return NewDestinationOutput.model_validate(_described(parts, [destination])[0])
+
+
 @router.delete("/destinations/{destination_id}", status_code=204)
 def remove_destination(
     destination_id: uuid.UUID, engine: Annotated[Engine, Depends(engine_of)]
@@ -187,6 +224,8 @@ def remove_destination(
 def _described(parts: Parts, found: Sequence[Destination]) -> list[dict[str, Any]]:
     """Return destinations with what is known of how they do."""
     known = runtimes(parts.engine, DEFAULT_TENANT, found)
+    blocked = blocked_reasons(parts.engine, DEFAULT_TENANT, found)
+    at = datetime.now(UTC)
     described = []
     for one in found:
         bounds = one.bounds(parts.settings.delivery_concurrency)
@@ -200,6 +239,8 @@ def _described(parts: Parts, found: Sequence[Destination]) -> list[dict[str, Any
             "health": HealthOutput.model_validate(now.health),
             "concurrency": concurrency,
             "retry": retry,
+            "old_secrets": in_force(one.old_secrets, at),
+            "blocked_reason": blocked.get(one.id),
         }
         described.append(asdict(one) | computed)
     return described

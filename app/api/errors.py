@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import structlog
 from fastapi import FastAPI
@@ -24,15 +25,18 @@ STATUS: dict[type[DocyardError], int] = {
     errors.BatchTooLong: 413,
     errors.DestinationUrlRefused: 422,
     errors.EncodingUnsupported: 415,
+    errors.EncryptionKeyMissing: 422,
     errors.ExceedsQueue: 413,
     errors.FilterInvalid: 422,
     errors.FormatUnsupported: 415,
+    errors.HeadersInvalid: 422,
     errors.NotFound: 404,
     errors.BatchNotFound: 404,
     errors.DocumentNotFound: 404,
     errors.DestinationNotFound: 404,
     errors.Conflict: 409,
     errors.DestinationKeyTaken: 409,
+    errors.SecretsOverlap: 409,
     errors.Unavailable: 503,
     errors.QueueUnavailable: 503,
     errors.QueueFull: 503,
@@ -40,6 +44,7 @@ STATUS: dict[type[DocyardError], int] = {
     errors.DatabaseUnavailable: 503,
     errors.WorkerSilent: 503,
     errors.SignatureInvalid: 401,
+    errors.Undecryptable: 500,
     errors.RouterFailed: 500,
     errors.ModelUnusable: 500,
     errors.SettingsInvalid: 500,
@@ -65,8 +70,33 @@ def answer(connection: HTTPConnection, error: DocyardError) -> Response:
 
 
 def pointer(location: Sequence[str | int]) -> str:
-    """Return the JSON pointer of a place as Pydantic names it."""
-    return "".join(f"/{escape(str(part))}" for part in location)
+    """Return the JSON pointer of a place; what is not Unicode in it becomes question marks."""
+    return "".join(f"/{escape(str(part).encode(errors='replace').decode())}" for part in location)
+
+
+def steps(sent: Any, location: Sequence[str | int], kind: str) -> Iterator[str | int]:
+    """Yield the steps to a place in what was sent; Pydantic adds those of its own, as for unions.
+
+    Args:
+        sent: parsed JSON.
+        location: of the fault, as Pydantic names it.
+        kind: of the fault, likewise.
+    """
+    for number, step in enumerate(location, 1):
+        if isinstance(sent, dict) and step in sent:
+            sent = sent[step]
+        elif isinstance(sent, list) and step in range(len(sent)):
+            sent = sent[int(step)]
+        elif kind != "missing" or number < len(location):
+            continue
+        yield step
+
+
+def _place(body: Any, error: dict[str, Any]) -> Sequence[str | int]:
+    kind, (part, *location) = error["type"], error["loc"]
+    if kind == "json_invalid":
+        return ()
+    return list(steps(body, location, kind)) if part == "body" else location
 
 
 def install(app: FastAPI) -> None:
@@ -80,9 +110,7 @@ def install(app: FastAPI) -> None:
         assert isinstance(error, RequestValidationError)  # noqa: S101  (likewise)
         # Behind "body" begins the place in the JSON; a JSON error's place is a byte offset.
         violations = [
-            Violation(
-                "" if one["type"] == "json_invalid" else pointer(one["loc"][1:]), str(one["msg"])
-            )
+            Violation(pointer(list(_place(error.body, one))), str(one["msg"]))
             for one in error.errors()
         ]
         return answer(request, InvalidInput(violations))

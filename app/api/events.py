@@ -7,12 +7,11 @@ destination with ``body: raw`` gets exactly these bytes.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import orjson
 from pydantic import BaseModel, ValidationError
-from pydantic_core import ErrorDetails
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -25,7 +24,7 @@ from app.api.bodies import (
     read_body,
     too_large,
 )
-from app.api.errors import answer, pointer
+from app.api.errors import answer, pointer, steps
 from app.api.parts import Parts
 from app.domain.documents import Lane
 from app.domain.errors import DocyardError, InvalidInput, Violation
@@ -104,20 +103,9 @@ def _violations(event: Any, error: ValidationError) -> list[Violation]:
     step on the way: those are left out.
     """
     return [
-        Violation(pointer(list(_steps(event, one))), one["msg"])
+        Violation(pointer(list(steps(event, one["loc"], one["type"]))), one["msg"])
         for one in error.errors(include_url=False, include_input=False, include_context=False)
     ]
-
-
-def _steps(event: Any, error: ErrorDetails) -> Iterator[str | int]:
-    for number, step in enumerate(error["loc"], 1):
-        if isinstance(event, dict) and step in event:
-            event = event[step]
-        elif isinstance(event, list) and step in range(len(event)):
-            event = event[int(step)]
-        elif error["type"] != "missing" or number < len(error["loc"]):
-            continue
-        yield step
 
 
 def _ok(location: str) -> Response:

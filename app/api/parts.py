@@ -8,6 +8,7 @@ import redis.asyncio
 from fastapi import Request
 from sqlalchemy import Engine
 
+from app.domain.vault import Vault
 from app.queue.intake import Intake
 from app.queue.questions import Asker
 from app.queue.server import ServerWatch
@@ -24,6 +25,7 @@ class Parts:
     server: ServerWatch
     intake: Intake
     asker: Asker
+    vault: Vault
 
 
 def parts_of(request: Request) -> Parts:

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from app.domain.concurrency import Bounds
+from app.domain.credentials import Auth, Headers
 from app.domain.deliveries import RetryPolicy
 from app.domain.delivery_rules import ConcurrencyInput, MaxPerSecond, RetryInput
 from app.domain.documents import MAX_LABEL_LENGTH, Label
 from app.domain.filters import parse_filter
 from app.domain.identifiers import new_id
 from app.domain.operational_events import subscription_fault
-from app.domain.signing import decode_secret, new_secret
+from app.domain.rotation import OldSecret, Secret, Signatures, WebhookKey
+from app.domain.signing import new_secret
 from app.domain.text import text_fault
 from app.domain.topics import pattern_fault
 from app.domain.urls import MAX_URL_LENGTH, normalised_url
@@ -29,6 +31,7 @@ MAX_TIMEOUT_SECONDS = 60.0
 MAX_TOPICS = 100
 MAX_CATEGORIES = 200
 MAX_EVENTS = 50
+SEALED_FIELDS = frozenset({"headers", "auth"})
 
 Body = Literal["envelope", "raw", "cloudevents", "cloudevents-binary"]
 
@@ -48,11 +51,6 @@ def _pattern(value: str) -> str:
 def _subscription(value: str) -> str:
     if fault := subscription_fault(value):
         raise ValueError(fault)
-    return value
-
-
-def _usable_secret(value: str) -> str:
-    decode_secret(value)
     return value
 
 
@@ -162,17 +160,17 @@ class DestinationInput(BaseModel):
     filter: PayloadFilter = None
     events: Events = []
     documents: Documents = True
-    secret: Annotated[
-        str | None,
-        Field(description="whsec_ and base64 of 24 to 64 bytes; generated when left out."),
-        AfterValidator(lambda value: value if value is None else _usable_secret(value)),
-    ] = None
+    headers: Headers = None
+    auth: Auth = None
+    signatures: Signatures = ["v1"]
+    secret: Secret = None
 
 
 class DestinationChanges(BaseModel):
     """What to change of a destination; fields that are left out stay as they are.
 
-    Null clears ``description``, ``max_per_second``, ``min_confidence`` and ``filter``.
+    Null clears ``description``, ``max_per_second``, ``min_confidence``, ``filter``, ``headers`` and
+    ``auth``.
     """
 
     model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", hide_input_in_errors=True)
@@ -194,6 +192,9 @@ class DestinationChanges(BaseModel):
     filter: PayloadFilter = None
     events: Events = []
     documents: Documents = True
+    headers: Headers = None
+    auth: Auth = None
+    signatures: Signatures = ["v1"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -203,7 +204,12 @@ class Destination:
     Attributes:
         key: unique among the tenant's destinations that are not deleted.
         url: normalised.
-        secret: ``whsec_…``; signs what is sent.
+        secret: ``whsec_…``; signs what is sent. Encrypted as it is stored.
+        old_secrets: that were replaced and sign too until they expire, the newest first.
+        signatures: versions of the signatures, see ``app.domain.signing``.
+        webhook_keys: of the installation, current first, where ``signatures`` want them.
+        header_names, sealed_headers: sent with every request; see ``app.domain.credentials``.
+        auth_type, sealed_auth: likewise the credentials.
         timeout_seconds: the whole of one request.
         min_concurrency, max_concurrency: bounds of the requests in flight, see ``bounds``.
         max_per_second: requests that may begin in a second, None for any number.
@@ -226,7 +232,7 @@ class Destination:
     key: str
     url: str
     description: str | None
-    secret: str
+    secret: str = field(repr=False)
     enabled: bool
     timeout_seconds: float
     created_at: datetime
@@ -244,6 +250,13 @@ class Destination:
     filter: dict[str, Any] | None = None
     events: Sequence[str] = ()
     documents: bool = True
+    header_names: Sequence[str] = ()
+    sealed_headers: str | None = field(default=None, repr=False)
+    auth_type: str | None = None
+    sealed_auth: str | None = field(default=None, repr=False)
+    signatures: Sequence[str] = ("v1",)
+    old_secrets: Sequence[OldSecret] = field(default=(), repr=False)
+    webhook_keys: Sequence[WebhookKey] = ()
     parent_id: uuid.UUID | None = None
     disabled_at: datetime | None = None
     disabled_reason: str | None = None
@@ -271,6 +284,8 @@ class Destination:
 
 def make_destination(tenant_id: int, given: DestinationInput, *, now: datetime) -> Destination:
     """Return the destination that a client described, with an id and a secret of its own.
+
+    Nothing in it is encrypted yet; headers and credentials are left to ``app.services.sealing``.
 
     Raises:
         DestinationUrlRefused: the URL is not one that Docyard will call.
@@ -300,6 +315,9 @@ def make_destination(tenant_id: int, given: DestinationInput, *, now: datetime) 
         filter=given.filter,
         events=given.events,
         documents=given.documents,
+        header_names=[],
+        signatures=given.signatures,
+        old_secrets=[],
         created_at=now,
         updated_at=now,
     )
@@ -308,11 +326,13 @@ def make_destination(tenant_id: int, given: DestinationInput, *, now: datetime) 
 def changed(destination: Destination, changes: DestinationChanges, *, now: datetime) -> Destination:
     """Return a destination with the fields that were sent; enabling forgets why it was disabled.
 
+    Headers and credentials are left to ``app.services.sealing``.
+
     Raises:
         DestinationUrlRefused: the URL is not one that Docyard will call.
         FilterInvalid: the filter cannot be understood.
     """
-    fields = {name: getattr(changes, name) for name in changes.model_fields_set}
+    fields = {name: getattr(changes, name) for name in changes.model_fields_set - SEALED_FIELDS}
     if bounds := fields.pop("concurrency", None):
         fields |= {"min_concurrency": bounds.min, "max_concurrency": bounds.max}
     if retry := fields.pop("retry", None):

@@ -7,15 +7,18 @@
     │   ├── BatchTooLong
     │   ├── DestinationUrlRefused
     │   ├── EncodingUnsupported
+    │   ├── EncryptionKeyMissing
     │   ├── ExceedsQueue
     │   ├── FilterInvalid
-    │   └── FormatUnsupported
+    │   ├── FormatUnsupported
+    │   └── HeadersInvalid
     ├── NotFound
     │   ├── BatchNotFound
     │   ├── DocumentNotFound
     │   └── DestinationNotFound
     ├── Conflict
-    │   └── DestinationKeyTaken
+    │   ├── DestinationKeyTaken
+    │   └── SecretsOverlap
     ├── Unavailable                 try again later; nothing was confirmed
     │   ├── QueueUnavailable
     │   ├── QueueFull
@@ -23,6 +26,7 @@
     │   ├── DatabaseUnavailable
     │   └── WorkerSilent
     ├── SignatureInvalid            a webhook's signature does not hold
+    ├── Undecryptable               what is stored cannot be decrypted here
     ├── RouterFailed                the user's own router raised, or answered nonsense
     ├── ModelUnusable               the trained model cannot be loaded
     └── SettingsInvalid             start-up refused
@@ -125,6 +129,19 @@ class EncodingUnsupported(InvalidInput):
         super().__init__([Violation("", sentence)])
 
 
+class EncryptionKeyMissing(InvalidInput):
+    """Something is to be stored that is only stored encrypted, and there is no key."""
+
+    code = "encryption_key_missing"
+
+    def __init__(self, pointer: str) -> None:
+        sentence = (
+            "This is only stored encrypted, and ENCRYPTION_KEYS is not set. Make a key with"
+            " `openssl rand -base64 32` and give it to web and workers as ENCRYPTION_KEYS."
+        )
+        super().__init__([Violation(pointer, sentence)])
+
+
 class FilterInvalid(InvalidInput):
     """A destination's filter cannot be understood."""
 
@@ -139,6 +156,12 @@ class FormatUnsupported(InvalidInput):
     def __init__(self, media_type: str) -> None:
         sentence = f"Content-Type {media_type[:50]!r} is not understood; CloudEvents in JSON are."
         super().__init__([Violation("", sentence)])
+
+
+class HeadersInvalid(InvalidInput):
+    """A destination's headers are not what can be sent with its requests."""
+
+    code = "headers_invalid"
 
 
 class NotFound(DocyardError):
@@ -194,6 +217,18 @@ class DestinationKeyTaken(Conflict):
     def __init__(self, key: str) -> None:
         self.key = key
         super().__init__(f"A destination with the key {key!r} exists already.")
+
+
+class SecretsOverlap(Conflict):
+    """A secret was rotated so often that too many are in force."""
+
+    code = "secrets_overlap"
+
+    def __init__(self, most: int) -> None:
+        super().__init__(
+            f"{most} replaced secrets still sign beside the current one. Wait until one expires,"
+            " or rotate with overlap_seconds 0, which ends them all at once."
+        )
 
 
 class Unavailable(DocyardError):
@@ -276,6 +311,16 @@ class SignatureInvalid(DocyardError):
 
     def __init__(self, reason: str) -> None:
         super().__init__(f"The webhook signature does not hold: {reason}.")
+
+
+class Undecryptable(DocyardError):
+    """Something that is stored encrypted cannot be read by this process."""
+
+    code = "undecryptable"
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        super().__init__(f"What is stored cannot be decrypted: {reason}.")
 
 
 class RouterFailed(DocyardError):

@@ -16,7 +16,8 @@ from app.domain.routing import RoutingTable
 COLUMNS = (
     "tenant_id, id, key, url, description, secret, enabled, timeout_seconds,"
     " min_concurrency, max_concurrency, max_per_second, retry_schedule, max_age_seconds, body,"
-    " topics, categories, min_confidence, uncertain, filter, events, documents, parent_id,"
+    " topics, categories, min_confidence, uncertain, filter, events, documents,"
+    " header_names, sealed_headers, auth_type, sealed_auth, signatures, old_secrets, parent_id,"
     " created_at, updated_at, disabled_at, disabled_reason, paused_at"
 )
 
@@ -27,6 +28,9 @@ _JSON_TYPES = {
     "filter": "json",
     "events": "jsonb",
     "retry_schedule": "jsonb",
+    "header_names": "jsonb",
+    "signatures": "jsonb",
+    "old_secrets": "jsonb",
 }
 _PARAMETERS = ", ".join(
     f"CAST(:{name} AS {_JSON_TYPES[name]})" if name in _JSON_TYPES else f":{name}"
@@ -81,6 +85,7 @@ def update(connection: Connection, destination: Destination) -> None:
     connection.execute(
         text(
             "UPDATE destinations SET secret = :secret, timeout_seconds = :timeout_seconds,"
+            " signatures = CAST(:signatures AS jsonb), old_secrets = CAST(:old_secrets AS jsonb),"
             " body = :body, updated_at = :updated_at WHERE (tenant_id, id) IN ("
             "  SELECT tenant_id, id FROM destinations WHERE tenant_id = :tenant_id"
             "  AND parent_id = :id ORDER BY id FOR NO KEY UPDATE)"
@@ -155,12 +160,14 @@ def list_all(connection: Connection, tenant_id: int) -> list[Destination]:
 def soft_delete(connection: Connection, tenant_id: int, destination_id: uuid.UUID) -> bool:
     """Delete a destination and cancel its open deliveries; False when there is none.
 
+    Its credentials are forgotten at once.
     Its children (``app.storage.unregistered``) go with it.
     A chunk that is being planned meanwhile may still add deliveries; the sweeper cancels those.
     """
     found = connection.execute(
         text(
-            "UPDATE destinations SET deleted_at = now(), updated_at = now(), enabled = false"
+            "UPDATE destinations SET deleted_at = now(), updated_at = now(), enabled = false,"
+            " sealed_headers = NULL, sealed_auth = NULL"
             " WHERE tenant_id = :tenant_id AND id = :id AND deleted_at IS NULL RETURNING 1"
         ),
         {"tenant_id": tenant_id, "id": destination_id},

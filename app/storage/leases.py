@@ -35,6 +35,7 @@ class Lease:
             about this destination may be killing its holders.
         throttle: what the last holder left, None when there was none.
         health: likewise.
+        blocked_reason: why the last holder could not send, None when it could.
     """
 
     tenant_id: int
@@ -44,6 +45,7 @@ class Lease:
     lost_leases: int
     throttle: ThrottleState | None = None
     health: Health = FINE
+    blocked_reason: str | None = None
 
 
 def acquire(
@@ -53,7 +55,7 @@ def acquire(
     holder: str,
     ttl_seconds: float,
 ) -> Lease | None:
-    """Take the lease if nobody has it or its holder went silent; None when it is held."""
+    """Take the lease if nobody has it or its holder went silent; None otherwise."""
     row = connection.execute(
         text(
             "INSERT INTO destination_runtime AS r"
@@ -65,8 +67,9 @@ def acquire(
             " lease_expires_at = clock_timestamp() + make_interval(secs => :ttl),"
             " lost_leases = CASE WHEN r.holder IS NULL THEN r.lost_leases"
             "  ELSE LEAST(r.lost_leases + 1, 1000) END"
-            " WHERE r.holder IS NULL OR r.lease_expires_at < clock_timestamp()"
-            " RETURNING epoch, lost_leases, concurrency_limit, concurrency_reason,"
+            " WHERE (r.holder IS NULL OR r.lease_expires_at < clock_timestamp())"
+            " AND (r.blocked_until IS NULL OR r.blocked_until < clock_timestamp())"
+            " RETURNING epoch, lost_leases, blocked_reason, concurrency_limit, concurrency_reason,"
             " concurrency_memory, failing_since, failures, last_error, failing_told,"
             " EXTRACT(EPOCH FROM rate_paid_at - clock_timestamp())::float8 AS debt"
         ),
@@ -87,6 +90,7 @@ def acquire(
         lost_leases=row.lost_leases,
         throttle=_throttle(row),
         health=health_of(row),
+        blocked_reason=row.blocked_reason,
     )
 
 
@@ -155,6 +159,35 @@ def runtimes(
         row.destination_id: Runtime(row.concurrency_limit, row.concurrency_reason, health_of(row))
         for row in rows
     }
+
+
+def block(connection: Connection, lease: Lease, reason: str | None, seconds: float) -> None:
+    """Note why nothing can be sent, so that nobody tries again for a while; None ends that."""
+    connection.execute(
+        text(
+            "UPDATE destination_runtime SET blocked_reason = :reason,"
+            " blocked_until = CASE WHEN CAST(:reason AS text) IS NULL THEN NULL"
+            "  ELSE clock_timestamp() + make_interval(secs => :seconds) END"
+            " WHERE tenant_id = :tenant_id AND destination_id = :destination_id"
+            " AND epoch = :epoch"
+        ),
+        {**_key(lease), "reason": reason, "seconds": seconds},
+    )
+
+
+def blocked_reasons(
+    connection: Connection, tenant_id: int, destination_ids: Iterable[uuid.UUID]
+) -> dict[uuid.UUID, str]:
+    """Return why nothing can be sent to a destination, for those to which it cannot."""
+    rows = connection.execute(
+        text(
+            "SELECT destination_id, blocked_reason FROM destination_runtime"
+            " WHERE tenant_id = :tenant_id AND destination_id = ANY(:ids)"
+            " AND blocked_reason IS NOT NULL"
+        ),
+        {"tenant_id": tenant_id, "ids": list(destination_ids)},
+    )
+    return {row.destination_id: row.blocked_reason for row in rows}
 
 
 def is_current(connection: Connection, lease: Lease) -> bool:

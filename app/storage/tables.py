@@ -178,6 +178,16 @@ class DestinationRow(SQLModel, table=True):
     filter: dict[str, Any] | None = Field(default=None, sa_type=JSON(none_as_null=True))
     events: list[str] = Field(sa_type=JSONB, sa_column_kwargs={"server_default": NO_LIST})
     documents: bool = Field(sa_column_kwargs={"server_default": true()})
+    header_names: list[str] = Field(sa_type=JSONB, sa_column_kwargs={"server_default": NO_LIST})
+    sealed_headers: str | None = Field(default=None, sa_type=Text)
+    auth_type: str | None = Field(default=None, sa_type=Text)
+    sealed_auth: str | None = Field(default=None, sa_type=Text)
+    signatures: list[str] = Field(
+        sa_type=JSONB, sa_column_kwargs={"server_default": text("'[\"v1\"]'::jsonb")}
+    )
+    old_secrets: list[dict[str, Any]] = Field(
+        sa_type=JSONB, sa_column_kwargs={"server_default": NO_LIST}
+    )
     parent_id: uuid.UUID | None = Field(default=None)
     created_at: datetime = Field(sa_type=Timestamp, sa_column_kwargs={"server_default": NOW})
     updated_at: datetime = Field(sa_type=Timestamp, sa_column_kwargs={"server_default": NOW})
@@ -185,6 +195,27 @@ class DestinationRow(SQLModel, table=True):
     disabled_reason: str | None = Field(default=None, sa_type=Text)
     paused_at: datetime | None = Field(default=None, sa_type=Timestamp)
     deleted_at: datetime | None = Field(default=None, sa_type=Timestamp)
+
+
+class WebhookKeyRow(SQLModel, table=True):
+    """A key pair of the installation; the one that does not expire is the current one."""
+
+    __tablename__: ClassVar[str] = "webhook_keys"
+    __table_args__: ClassVar[tuple[Any, ...]] = (
+        Index(
+            "webhook_keys_current",
+            "tenant_id",
+            unique=True,
+            postgresql_where=text("expires_at IS NULL"),
+        ),
+    )
+
+    tenant_id: int = Field(primary_key=True, sa_type=Integer)
+    id: uuid.UUID = Field(primary_key=True)
+    public_key: str = Field(sa_type=Text)
+    secret_key: str = Field(sa_type=Text)
+    created_at: datetime = Field(sa_type=Timestamp, sa_column_kwargs={"server_default": NOW})
+    expires_at: datetime | None = Field(default=None, sa_type=Timestamp)
 
 
 class ConfigVersion(SQLModel, table=True):
@@ -226,6 +257,9 @@ class DestinationRuntime(SQLModel, table=True):
     )
     last_error: str | None = Field(default=None, sa_type=Text)
     failing_told: bool = Field(default=False, sa_column_kwargs={"server_default": false()})
+    # Why nothing can be sent, and until when nobody need try: a key that is missing, for example.
+    blocked_reason: str | None = Field(default=None, sa_type=Text)
+    blocked_until: datetime | None = Field(default=None, sa_type=Timestamp)
 
 
 class Delivery(SQLModel, table=True):

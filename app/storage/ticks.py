@@ -38,6 +38,7 @@ def waiting_destinations(connection: Connection, tenant_id: int) -> list[uuid.UU
             " WHERE s.tenant_id = :tenant_id AND s.deleted_at IS NULL AND s.enabled"
             " AND s.paused_at IS NULL"
             " AND (r.holder IS NULL OR r.lease_expires_at < clock_timestamp())"
+            " AND (r.blocked_until IS NULL OR r.blocked_until < clock_timestamp())"
             f" AND {SOMETHING_DUE.format(tenant='s.tenant_id', id='s.id')}"
         ),
         {"tenant_id": tenant_id},

@@ -1,15 +1,16 @@
 """Destinations of URLs that nobody registered: children of the one whose key is ``default``.
 
-Each URL is a destination of its own, so that one that hangs holds up no other; its secret, timeout
-and body are those of the default destination. Children take nothing by themselves, are not listed
-and need no configuration: only a router leads to them.
+Each URL is a destination of its own, so that one that hangs holds up no other; its secret,
+signatures, timeout and body are those of the default destination. Headers and credentials are not:
+they are meant for one receiver, and a router may take URLs from documents. Children take nothing by
+themselves, are not listed and need no configuration: only a router leads to them.
 """
 
 from __future__ import annotations
 
 import hashlib
 import uuid
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -26,13 +27,19 @@ MOST_URLS = 10_000
 """Each is looked at by every sweep."""
 
 
-def ensure(connection: Connection, tenant_id: int, urls: Iterable[str]) -> dict[str, uuid.UUID]:
+def ensure(
+    connection: Connection,
+    tenant_id: int,
+    urls: Iterable[str],
+    seal: Callable[[str], str] = str,
+) -> dict[str, uuid.UUID]:
     """Return the destination of each URL, made at its first use; those disabled are left out.
 
     Args:
         connection: within the transaction that plans deliveries to them.
         tenant_id: whose.
         urls: normalised.
+        seal: encrypts the secret of a default destination that nobody made.
 
     Raises:
         RouterFailed: there are too many different URLs.
@@ -43,7 +50,7 @@ def ensure(connection: Connection, tenant_id: int, urls: Iterable[str]) -> dict[
     found = _children(connection, tenant_id, list(by_key))
     missing = sorted(by_key.keys() - found.keys())
     if missing:
-        parent = _default(connection, tenant_id)
+        parent = _default(connection, tenant_id, seal)
         _guard_number(connection, tenant_id, parent, len(missing))
         for key in missing:
             child = make_destination(
@@ -55,6 +62,8 @@ def ensure(connection: Connection, tenant_id: int, urls: Iterable[str]) -> dict[
                     child,
                     parent_id=parent.id,
                     secret=parent.secret,
+                    old_secrets=parent.old_secrets,
+                    signatures=parent.signatures,
                     timeout_seconds=parent.timeout_seconds,
                     body=parent.body,
                 ),
@@ -80,7 +89,7 @@ def _children(
     return {row.key: (row.id, row.enabled) for row in rows}
 
 
-def _default(connection: Connection, tenant_id: int) -> Destination:
+def _default(connection: Connection, tenant_id: int, seal: Callable[[str], str]) -> Destination:
     found = destinations.get_by_key(connection, tenant_id, DEFAULT_KEY)
     if found is None:
         given = DestinationInput(
@@ -89,7 +98,8 @@ def _default(connection: Connection, tenant_id: int) -> Destination:
             enabled=False,
             description="Signs what goes to URLs that nobody registered.",
         )
-        destinations.insert(connection, make_destination(tenant_id, given, now=datetime.now(UTC)))
+        made = make_destination(tenant_id, given, now=datetime.now(UTC))
+        destinations.insert(connection, replace(made, secret=seal(made.secret)))
         # Ours, or that of who was quicker.
         found = destinations.get_by_key(connection, tenant_id, DEFAULT_KEY)
         assert found is not None  # noqa: S101  (just inserted)

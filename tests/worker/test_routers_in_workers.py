@@ -13,9 +13,13 @@ from sqlalchemy import text
 
 from app.domain.destinations import DestinationChanges, DestinationInput
 from app.domain.documents import DEFAULT_TENANT
+from app.domain.encryption import new_key
 from app.domain.errors import SettingsInvalid
+from app.domain.rotation import SecretRotation
 from app.domain.routers import RoutedDocument, RouteTo
 from app.domain.routing import RoutingTable, plan_routes
+from app.domain.signing import decode_secret
+from app.domain.vault import Vault
 from app.extensions import load_router
 from app.services import destinations
 from app.settings import Settings
@@ -41,13 +45,17 @@ def make_parts(engine):
     """An ingest with a router; returns what it rang as well."""
     hosts = []
 
-    def make(router):
+    def make(router, **options):
         rung = []
         cache = DestinationCache()
         host = RouterHost(router) if router else TableRouter()
         hosts.append(host)
         planning = Planning(
-            engine=engine, destinations=cache, router=host, ring=lambda _, ids: rung.extend(ids)
+            engine=engine,
+            destinations=cache,
+            router=host,
+            ring=lambda _, ids: rung.extend(ids),
+            **options,
         )
         parts = Ingest(
             engine=engine,
@@ -277,6 +285,39 @@ def test_a_default_destination_is_made_where_there_is_none(engine, make_parts):
         engine, "SELECT key, enabled, parent_id IS NULL FROM destinations WHERE key = 'default'"
     ) == [("default", False, True)]
     assert rows(engine, "SELECT count(DISTINCT secret), count(*) FROM destinations") == [(1, 2)]
+
+
+def test_a_default_destination_that_is_made_has_its_secret_encrypted(engine, make_parts):
+    vault = Vault([new_key()])
+    parts, _, _ = make_parts(ToUrls("https://one.example/x"), seal=vault.seal_if_able)
+    ingest(parts, [chunk("a")])
+    ((secret,),) = rows(engine, "SELECT DISTINCT secret FROM destinations")
+    decode_secret(vault.open(secret))
+    assert vault.open(secret) != secret
+
+
+def test_urls_are_signed_as_the_default_one_and_get_none_of_its_credentials(engine, make_parts):
+    vault = Vault([new_key()])
+    given = DestinationInput(
+        key="default",
+        url="https://default.example/hook",
+        headers={"X-A": "1"},
+        auth={"type": "bearer", "token": "t"},
+        signatures=["v1a", "v1"],
+    )
+    default = destinations.create_destination(engine, DEFAULT_TENANT, given, vault)
+    parts, _, _ = make_parts(ToUrls("https://one.example/x"))
+    ingest(parts, [chunk("a")])
+    destinations.rotate_secret(engine, DEFAULT_TENANT, default.id, SecretRotation(), vault)
+    (parent, child) = rows(
+        engine,
+        "SELECT secret, old_secrets, signatures, sealed_headers, sealed_auth, auth_type,"
+        " header_names FROM destinations ORDER BY parent_id NULLS FIRST",
+    )
+    assert child[:3] == parent[:3]
+    assert vault.open(child[1][0]["secret"]) == default.secret
+    assert child[3:] == (None, None, None, [])
+    assert None not in parent
 
 
 def test_too_many_urls_hold_up_only_the_documents_that_name_them(engine, make_parts, monkeypatch):
