@@ -19,6 +19,7 @@ COMMANDS = (
     "serve",
     "worker",
     "migrate",
+    "reencrypt",
     "openapi",
     # a person does
     "up",

@@ -58,9 +58,9 @@ broker.close()
     ("work", "forbidden"),
     [
         (WEB, HEAVY | {"numpy", "worker"}),
-        ("import worker.supervisor", HEAVY | {"numpy", "sqlalchemy", "uvloop"}),
+        ("import worker.supervisor", HEAVY | {"numpy", "sqlalchemy", "uvloop", "cryptography"}),
         (DELIVERY, HEAVY | {"numpy"}),
-        (INGEST, HEAVY | {"uvloop"}),
+        (INGEST, HEAVY | {"uvloop", "cryptography"}),
     ],
     ids=["web", "supervisor", "delivery", "ingest"],
 )
