@@ -58,9 +58,12 @@ broker.close()
     ("work", "forbidden"),
     [
         (WEB, HEAVY | {"numpy", "worker"}),
-        ("import worker.supervisor", HEAVY | {"numpy", "sqlalchemy", "uvloop", "cryptography"}),
+        (
+            "import worker.supervisor",
+            HEAVY | {"numpy", "sqlalchemy", "uvloop", "cryptography.hazmat"},
+        ),
         (DELIVERY, HEAVY | {"numpy"}),
-        (INGEST, HEAVY | {"uvloop", "cryptography"}),
+        (INGEST, HEAVY | {"uvloop", "cryptography.hazmat"}),
     ],
     ids=["web", "supervisor", "delivery", "ingest"],
 )
