@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ssl
 import time
 import zlib
@@ -109,13 +110,22 @@ def _describe(answer: Answer) -> str:
 
 
 def _excerpt(body: bytes, encoding: str) -> str:
-    if encoding.strip().lower() in {"gzip", "x-gzip", "deflate"}:
-        try:
-            # The bound is on what comes out: a kilobyte can unfold to a megabyte.
-            body = zlib.decompressobj(wbits=47).decompress(body, EXCERPT_CAP)
-        except zlib.error:
-            return ""
+    coding = encoding.strip().lower()
+    if coding in {"gzip", "x-gzip", "deflate"}:
+        body = _inflated(body)
+    elif coding not in {"", "identity"}:
+        # Nobody asked for it, and what is not unfolded cannot be a bomb.
+        return f"(a body in {coding})"
     return " ".join(body[:EXCERPT_CAP].decode(errors="replace").split())
+
+
+def _inflated(body: bytes) -> bytes:
+    # With a header of gzip or zlib, or without one, as some understand "deflate".
+    for window_bits in (zlib.MAX_WBITS | 32, -zlib.MAX_WBITS):
+        # The bound is on what comes out: a kilobyte can unfold to a megabyte.
+        with contextlib.suppress(zlib.error):
+            return zlib.decompressobj(wbits=window_bits).decompress(body, EXCERPT_CAP)
+    return b""
 
 
 def clean(text: str) -> str:

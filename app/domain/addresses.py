@@ -51,6 +51,9 @@ _REFUSED: tuple[tuple[str, str], ...] = (
     ("fec0::/10", "a site-local address"),
     ("ff00::/8", "a multicast address"),
 )
+# Of IPv6, only this is handed out to the public; the rest is special, deprecated or somebody's
+# overlay network (Yggdrasil lives in 200::/7).
+_GLOBAL_UNICAST_V6 = ipaddress.IPv6Network("2000::/3")
 
 
 @lru_cache(maxsize=1)
@@ -78,6 +81,8 @@ def refusal(address: str, allowed: Iterable[Network] = ()) -> str | None:
     for network, what in _refused_networks()[parsed.version]:
         if parsed in network:
             return f"{parsed} is {what}"
+    if isinstance(parsed, ipaddress.IPv6Address) and parsed not in _GLOBAL_UNICAST_V6:
+        return f"{parsed} is not a global unicast address"
     return None
 
 

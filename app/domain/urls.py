@@ -21,6 +21,7 @@ MAX_PORT = 65535
 
 _UNSAFE = re.compile(r"[\x00-\x20\x7f\\]")
 _LABEL = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?\Z")
+_BRACKETED = re.compile(r"\[[^\[\]]*\](:[0-9]+)?\Z")
 # The URL standard reads a host as IPv4 when its last label is a number, in any base.
 _NUMBER = re.compile(r"([0-9]+|0x[0-9a-f]*)\Z")
 
@@ -58,6 +59,8 @@ def _normalised_host(parts: SplitResult) -> str:
     if not host:
         raise DestinationUrlRefused("has no host")
     if "[" in parts.netloc:
+        if not _BRACKETED.match(parts.netloc):
+            raise DestinationUrlRefused("has something beside its IPv6 address")
         return _ipv6_literal(host)
     name = host if host.isascii() else _to_ascii(host)
     if _NUMBER.match(name.rstrip(".").rpartition(".")[2]):

@@ -26,6 +26,7 @@ from app.storage import destinations
 from app.storage.documents import IncomingDocument
 from app.storage.engine import make_engine, transaction
 from app.storage.ingest import ClassifiedChunk, apply
+from tests.delivery.raw_receiver import RawReceiver
 from worker.deliver import DeliveryResources, deliver
 from worker.outbox import CONNECTIONS
 from worker.pump import Pump, PumpOptions
@@ -179,6 +180,19 @@ def make_receiver(loop_thread: LoopThread) -> Iterator[Callable[..., HttpReceive
 @pytest.fixture
 def receiver(make_receiver: Callable[..., HttpReceiver]) -> HttpReceiver:
     return make_receiver()
+
+
+@pytest.fixture
+def speaking(loop_thread):
+    made = []
+
+    def make(speak):
+        made.append(RawReceiver(loop_thread, speak).start())
+        return made[-1]
+
+    yield make
+    for receiver in made:
+        loop_thread.run(receiver.stop())
 
 
 @pytest.fixture

@@ -50,11 +50,32 @@ def test_a_good_url_is_kept_with_its_host_in_ascii_and_lower_case(given, normali
         ("https://example.com/\n", "space"),
         ("https://example.com/\0", "space"),
         ("https://example.com\\@127.0.0.1/", "backslash"),
+        ("https://example.com\t@127.0.0.1/", "space"),
+        ("https://1.1.1.1;@127.0.0.1/", "user name"),
+        ("https://example.com:80@127.0.0.1:80/", "user name"),
+        ("https://example.com:80:80/", "valid URL"),
+        ("https://example.com:+80/", "valid URL"),
+        ("https://example.com:\uff18\uff10/", "valid URL"),
+        ("https://example.com\u3000/", "valid name"),
+        ("http://127.0.0.1%00.example.com/", "valid name"),
         ("http://[::1/", "valid URL"),
         ("http://[::g]/", "IPv6|valid URL"),
         ("http://[fe80::1%25eth0]/", "interface|IPv6"),
         ("http://[::ffff:127.0.0.1]/", "hides"),
         ("http://[::ffff:7f00:1]/", "hides"),
+        ("http://internal[2606:4700::1]/", "beside"),
+        ("http://[2606:4700::1]internal/", "beside"),
+        ("http://[2606:4700::1]internal:80/", "beside|valid URL"),
+        ("http://[2606:4700::1]@127.0.0.1/", "user name"),
+        ("http://[2130706433]/", "IPv6|valid URL"),
+        ("http://[v1.internal]/", "IPv6|valid URL"),
+        ("http://[127.0.0.1]/", "IPv6|valid URL"),
+        ("http://0/", "ambiguous"),
+        ("http://0x/", "ambiguous"),
+        ("http://0xA9FEA9FE/", "ambiguous"),
+        ("http://2852039166/", "ambiguous"),
+        ("http://0251.0376.0251.0376/", "ambiguous"),
+        ("http://127.0.0.1.:80/", "ambiguous"),
         ("http://0x7f.1/", "ambiguous"),
         ("http://0x7f000001/", "ambiguous"),
         ("http://2130706433/", "ambiguous"),
@@ -84,5 +105,13 @@ def test_a_url_that_could_be_read_in_two_ways_is_refused_with_the_reason(given, 
         normalised_url(given)
 
 
-def test_full_width_digits_are_seen_as_the_address_that_they_become():
-    assert normalised_url("http://\uff11\uff12\uff17.\uff10.\uff10.\uff11/") == "http://127.0.0.1/"
+@pytest.mark.parametrize(
+    "host",
+    [
+        "\uff11\uff12\uff17.\uff10.\uff10.\uff11",
+        "\u2460\u2461\u2466.\u24ea.\u24ea.\u2460",
+        "127\u30020\uff0e0\uff611",
+    ],
+)
+def test_digits_and_dots_of_any_script_are_seen_as_the_address_that_they_become(host):
+    assert normalised_url(f"http://{host}/") == "http://127.0.0.1/"
