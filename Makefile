@@ -30,7 +30,7 @@ demo: runtime ## Post 20 example documents to what is up, and show each arriving
 	@$(PY) -m app demo $(ARGS)
 
 listen: runtime ## Show the webhooks of what is up, with their signatures verified
-	@$(PY) -m app listen --register $(ARGS)
+	@$(PY) -m app listen $(ARGS)
 
 status: runtime ## What runs, where, and whether it is ready
 	@$(PY) -m app status $(ARGS) || true

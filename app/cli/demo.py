@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from app.cli.listen import summary
 from app.domain.signing import new_secret
+from app.local.display import summary
 from app.local.folder import PROJECT, folder_from
 from app.local.instance import Client, running_instance
 

@@ -11,10 +11,12 @@
     ├── FolderForbidden     the folder belongs to another user
     ├── KeyUnusable         the folder's encryption key is damaged
     ├── AddressUnusable     the web process cannot listen there
-    │   └── PortBusy        because somebody else does
+    │   ├── PortBusy        because somebody else does
+    │   └── ReceiverAddressUnusable   likewise for the receiver of `listen`
     ├── NotRunning          nothing is up in this folder
     ├── InstanceSilent      the running instance did not answer
-    └── InstanceRefused     the running instance answered with an error
+    ├── InstanceRefused     the running instance answered with an error
+    └── StillRegistered     a destination of ours could not be removed
 
 They never reach HTTP, so they stand beside their user and not in ``app.domain.errors``.
 """
@@ -126,18 +128,30 @@ class PortBusy(AddressUnusable):
         )
 
 
+class ReceiverAddressUnusable(AddressUnusable):
+    """The receiver of webhooks cannot listen where it was told to."""
+
+    def __init__(self, host: str, port: int, reason: str) -> None:
+        LocalError.__init__(
+            self,
+            f"Nothing can listen on {host}, port {port}: {reason}."
+            " Choose another: --port 0 takes any free one.",
+        )
+
+
 class NotRunning(LocalError):
     """A command needs the running instance, and there is none."""
 
-    def __init__(self, folder: Path) -> None:
-        super().__init__(f"Nothing is up in {folder}. Start it with `make up`.")
+    def __init__(self, folder: Path, *, otherwise: str = "") -> None:
+        super().__init__(f"Nothing is up in {folder}. Start it with `make up`. {otherwise}".strip())
 
 
 class InstanceSilent(LocalError):
-    """The running instance could not be reached over HTTP."""
+    """The running instance, or a server elsewhere, could not be reached over HTTP."""
 
-    def __init__(self, address: str, reason: str) -> None:
-        super().__init__(f"{address} does not answer ({reason}). `make logs` may tell why.")
+    def __init__(self, address: str, reason: str, *, elsewhere: bool = False) -> None:
+        step = "Is it up, and is --server right?" if elsewhere else "`make logs` may tell why."
+        super().__init__(f"{address} does not answer ({reason}). {step}")
 
 
 class InstanceRefused(LocalError):
@@ -146,3 +160,13 @@ class InstanceRefused(LocalError):
     def __init__(self, request: str, status: int, detail: str) -> None:
         self.status = status
         super().__init__(f"{request} answered {status}: {detail}")
+
+
+class StillRegistered(LocalError):
+    """A destination of ours stays behind, since its server does not answer."""
+
+    def __init__(self, key: str, reason: str) -> None:
+        super().__init__(
+            f"The destination {key} could not be removed: {reason} The next `python -m app listen`"
+            " for that server removes it."
+        )

@@ -66,10 +66,28 @@ def running_instance(folder: DataFolder) -> Instance:
 
 
 class Client:
-    """A small HTTP client for the commands: JSON in, JSON out, no dependency."""
+    """A small HTTP client for the commands: JSON in, JSON out, no dependency.
 
-    def __init__(self, address: str, *, api_key: str | None = None, timeout: float = 10.0) -> None:
+    Args:
+        address: of the web process.
+        api_key: sent as the bearer token.
+        timeout: of one request, in seconds.
+        elsewhere: whether it is a server that somebody else runs, perhaps behind a proxy.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        *,
+        api_key: str | None = None,
+        timeout: float = 10.0,
+        elsewhere: bool = False,
+    ) -> None:
         self.address = address.rstrip("/")
+        self._elsewhere = elsewhere
+        # A proxy of the environment has no business between a command and its own machine.
+        proxies = urllib.request.ProxyHandler(None if elsewhere else {})
+        self._opener = urllib.request.build_opener(proxies, _StayHere)
         self._headers = {"Content-Type": "application/json", "Accept": "application/json"}
         if api_key:
             self._headers["Authorization"] = f"Bearer {api_key}"
@@ -103,17 +121,21 @@ class Client:
             data=None if body is None else json.dumps(body).encode(),
         )
         try:
-            with _OPENER.open(request, timeout=self._timeout) as response:
+            with self._opener.open(request, timeout=self._timeout) as response:
                 return response.status, _decoded(response.read())
         except urllib.error.HTTPError as error:
             with error:
                 return error.code, _decoded(error.read())
         except (OSError, http.client.HTTPException) as error:
-            raise InstanceSilent(self.address, str(error)) from error
+            reason = str(getattr(error, "reason", None) or error)
+            raise InstanceSilent(self.address, reason, elsewhere=self._elsewhere) from error
 
 
-# An HTTP proxy from the environment has no business between a command and its own machine.
-_OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+class _StayHere(urllib.request.HTTPRedirectHandler):
+    """Follows no redirect: the key in the headers is for one server."""
+
+    def redirect_request(self, *_: Any) -> None:
+        return None
 
 
 def _decoded(body: bytes) -> Any:

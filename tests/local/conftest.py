@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -16,9 +17,11 @@ from typing import TYPE_CHECKING, Literal
 import pytest
 
 from app.local.folder import PROJECT, DataFolder
+from app.local.instance import Instance, note_instance
 from app.local.processes import start_stamp
 from app.local.servers import PrivateServers
 from app.local.sockets import forget_sockets
+from tests.local.standin_instance import StandInInstance
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -40,6 +43,42 @@ def place() -> Iterator[Path]:
         DataFolder(run.parent).run.stop_all()
         forget_sockets(run.parent / "sockets")
     shutil.rmtree(folder)
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch) -> DataFolder:
+    """A data folder that commands find, with nothing in it."""
+    folder = DataFolder(tmp_path / "d")
+    folder.claim()
+    (folder.path / "run").mkdir()
+    (folder.path / "logs").mkdir()
+    monkeypatch.setenv("DOCYARD_DATA", str(folder.path))
+    for name in ("ADMIN_API_KEY", "VERIFICATION_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    return folder
+
+
+@pytest.fixture
+def instance(folder):
+    """A stand-in that commands take for the instance of ``folder``."""
+    server = StandInInstance()
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    note_instance(
+        folder,
+        Instance(
+            address=f"http://127.0.0.1:{server.server_port}",
+            database=None,
+            queue="unix:///somewhere",
+            pid=os.getpid(),
+            stamp=start_stamp(os.getpid()),
+        ),
+    )
+    yield server
+    server.shutdown()
+    server.server_close()
+    for one in (thread, *server.delivering):
+        one.join()
 
 
 @pytest.fixture

@@ -1,166 +1,29 @@
-"""The commands for people: status, logs, reset, listen and demo."""
+"""The commands for people: status, logs, reset and demo."""
 
 from __future__ import annotations
 
-import contextlib
-import http.client
-import json
-import os
 import re
 import signal
 import subprocess
 import sys
-import threading
-import time
-import uuid
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import pytest
 from typer.testing import CliRunner
 
 from app.cli.main import COMMANDS, commands
 from app.domain.documents import DocumentInput
-from app.domain.signing import new_secret, sign
-from app.local.errors import AddressUnusable, FolderBusy, FolderForeign, InstanceRefused
-from app.local.folder import PROJECT, DataFolder
-from app.local.instance import Instance, note_instance
-from app.local.processes import StopRule, start_stamp
-
-EXAMPLES = sorted((PROJECT / "examples" / "documents").glob("*.json"))
-
-
-@pytest.fixture
-def folder(tmp_path, monkeypatch) -> DataFolder:
-    folder = DataFolder(tmp_path / "d")
-    folder.claim()
-    (folder.path / "run").mkdir()
-    (folder.path / "logs").mkdir()
-    monkeypatch.setenv("DOCYARD_DATA", str(folder.path))
-    for name in ("ADMIN_API_KEY", "VERIFICATION_KEY"):
-        monkeypatch.delenv(name, raising=False)
-    return folder
+from app.domain.signing import new_secret
+from app.local.errors import FolderBusy, FolderForeign, InstanceRefused
+from app.local.folder import PROJECT
+from app.local.processes import StopRule
+from tests.local.standin_instance import EXAMPLES
 
 
 def run(*arguments: str, **options):
     return CliRunner().invoke(
         commands(arguments[0]), list(arguments), catch_exceptions=False, **options
     )
-
-
-class StandInInstance(ThreadingHTTPServer):
-    """Takes documents and destinations, and delivers one to the other.
-
-    Attributes:
-        asked: method, path and authorization of every request.
-        secret: signs what is delivered, instead of the destination's own.
-        lost: categories that are never delivered.
-        refuse: why every POST is refused.
-    """
-
-    daemon_threads = False  # their connections are closed when the test is over
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
-        self.delivering: list[threading.Thread] = []
-        self.destinations: dict[str, dict] = {}
-        self.asked: list[tuple[str, str, str | None]] = []
-        self.secret: str | None = None
-        self.lost: set[str] = set()
-        self.refuse: str | None = None
-
-    def deliver(self, document: dict) -> None:
-        labels = {json.loads(file.read_text())["content"]: file.stem for file in EXAMPLES}
-        category = labels.get(document["content"])
-        if category in self.lost:
-            return
-        data = document | {"category": category, "confidence": 0.875}
-        for destination in list(self.destinations.values()):
-            secret = self.secret or destination["secret"]
-            for _ in range(2):  # a repeat, as after a lost answer; the demo may be over by then
-                with contextlib.suppress(OSError):
-                    post_webhook(
-                        destination["url"], secret, {"data": data}, f"msg_{document['id']}"
-                    )
-
-
-class _Handler(BaseHTTPRequestHandler):
-    server: StandInInstance
-
-    def _answer(self, status: int, body: object = None) -> None:
-        self.send_response(status)
-        self.end_headers()
-        self.wfile.write(b"" if body is None else json.dumps(body).encode())
-
-    def _note(self) -> dict:
-        self.server.asked.append((self.command, self.path, self.headers["Authorization"]))
-        return json.loads(self.rfile.read(int(self.headers["Content-Length"] or 0)) or b"null")
-
-    def do_GET(self):
-        self._note()
-        queues = [{"queue": "ingest", "messages": 3, "oldest_seconds": None}]
-        answer = {"status": "ready", "durability": "always", "queues": queues}
-        self._answer(200, answer if self.path == "/readyz" else {"links": {"a": "/a"}})
-
-    def do_POST(self):
-        body = self._note()
-        if self.server.refuse:
-            self._answer(401, {"title": "Unauthorized", "detail": self.server.refuse})
-        elif self.path == "/destinations":
-            made = str(uuid.uuid4())
-            self.server.destinations[made] = body
-            self._answer(201, body | {"id": made})
-        else:
-            self._answer(202, body)
-            thread = threading.Thread(target=self.server.deliver, args=(body,))
-            self.server.delivering.append(thread)
-            thread.start()
-
-    def do_DELETE(self):
-        self._note()
-        del self.server.destinations[self.path.rpartition("/")[2]]
-        self._answer(204)
-
-    def log_message(self, *_):
-        pass
-
-
-def post_webhook(url: str, secret: str, body: object, webhook_id: str = "msg_1") -> int:
-    raw = json.dumps(body).encode()
-    now = int(time.time())
-    connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=10)
-    headers = {
-        "webhook-id": webhook_id,
-        "webhook-timestamp": str(now),
-        "webhook-signature": sign(secret, webhook_id, now, raw),
-    }
-    connection.request("POST", "/", raw, headers)
-    status = connection.getresponse().status
-    connection.close()
-    return status
-
-
-@pytest.fixture
-def instance(folder):
-    server = StandInInstance()
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    note_instance(
-        folder,
-        Instance(
-            address=f"http://127.0.0.1:{server.server_port}",
-            database=None,
-            queue="unix:///somewhere",
-            pid=os.getpid(),
-            stamp=start_stamp(os.getpid()),
-        ),
-    )
-    yield server
-    server.shutdown()
-    server.server_close()
-    for one in (thread, *server.delivering):
-        one.join()
 
 
 def test_a_command_imports_only_what_it_needs():
@@ -267,78 +130,6 @@ def test_reset_is_refused_while_the_instance_is_up(folder):
         run("reset", "--yes")
     folder.unlock()
     assert folder.is_ours
-
-
-class Listening:
-    """``python -m app listen`` in a process of its own."""
-
-    def __init__(self, *arguments: str) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "app", "listen", "--port", "0", *arguments],
-            cwd=PROJECT,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        self.lines = iter(self.process.stdout)
-
-    def __enter__(self):
-        said = ""
-        while "Listening on" not in said:
-            said = next(self.lines)
-        self.url = re.search(r"http://\S+/", said)[0]
-        self.how = said
-        return self
-
-    def __exit__(self, *_):
-        self.process.send_signal(signal.SIGINT)
-        assert self.process.wait(timeout=10) == 0
-        self.process.stdout.close()
-
-
-@pytest.mark.usefixtures("folder")
-def test_listen_shows_what_arrives_and_refuses_what_is_not_signed_right():
-    secret = new_secret()
-    body = {"data": {"category": "sci.space", "confidence": 0.93, "content": "To\norbit " * 20}}
-    with Listening("--secret", secret) as listening:
-        assert post_webhook(listening.url, secret, body) == 204
-        assert re.search(r"^\S+  sci\.space +93%  To orbit To .*…$", next(listening.lines))
-        assert post_webhook(listening.url, secret, body) == 204
-        assert next(listening.lines).endswith("…  (again)\n")
-        assert post_webhook(listening.url, new_secret(), body) == 401
-        assert "REFUSED" in next(listening.lines)
-        assert post_webhook(listening.url, secret, ["no envelope"], "msg_2") == 204
-        assert "unclassified" in next(listening.lines)
-
-
-@pytest.mark.usefixtures("folder")
-def test_listen_without_a_secret_says_that_it_verifies_nothing():
-    with Listening() as listening:
-        assert "NOT verifying" in listening.how
-        assert post_webhook(listening.url, new_secret(), {"data": {}}) == 204
-        next(listening.lines)
-
-
-@pytest.mark.usefixtures("folder")
-def test_listen_refuses_a_key_that_is_none():
-    done = run("listen", "--secret", "hunter2")
-    assert done.exit_code == 2
-    assert "must be whsec_" in done.output
-
-
-@pytest.mark.usefixtures("folder")
-def test_listen_says_when_its_port_is_in_use(instance):
-    with pytest.raises(AddressUnusable, match=f"port {instance.server_port}"):
-        run("listen", "--port", str(instance.server_port))
-
-
-def test_listen_registers_itself_with_its_secret_and_removes_itself(instance):
-    with Listening("--register") as listening:
-        (destination,) = instance.destinations.values()
-        assert destination["url"] == listening.url
-        assert "verifying signatures" in listening.how
-        assert post_webhook(listening.url, destination["secret"], {"data": {}}) == 204
-        next(listening.lines)
-    assert instance.destinations == {}
 
 
 def test_demo_shows_each_example_arriving_with_its_category(instance):
