@@ -1,4 +1,4 @@
-"""Classes of the user's that settings name as ``package.module:Class``."""
+"""What settings name of the user's code: ``package.module:Class``, and collectors' modules."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TypeVar
 
 from pydantic import BaseModel
 
+from app.domain.collectors import CollectorSpec
 from app.domain.errors import SettingsInvalid
 from app.domain.routers import Router
 from app.settings import Settings
@@ -67,3 +68,36 @@ def load_class(setting: str, place: str, base: type[T]) -> type[T]:
         sentence = f"{setting}={place} is not a subclass of {base.__module__}.{base.__name__}."
         raise SettingsInvalid(sentence)
     return found
+
+
+def load_collectors(settings: Settings) -> list[CollectorSpec]:
+    """Import the modules that ``COLLECTORS`` names and return their collectors, in order of keys.
+
+    Raises:
+        SettingsInvalid: a module cannot be imported or has no collector, or two have the same key.
+    """
+    found: dict[str, CollectorSpec] = {}
+    for name in settings.collectors:
+        try:
+            module = importlib.import_module(name)
+        except Exception as error:
+            reason = f"{type(error).__name__}: {error}"
+            sentence = f"COLLECTORS={name} cannot be imported ({reason})."
+            raise SettingsInvalid(sentence) from error
+        own = [one for one in vars(module).values() if isinstance(one, CollectorSpec)]
+        if not own:
+            sentence = f"COLLECTORS={name} has no collector: nothing in it is made by @collector."
+            raise SettingsInvalid(sentence)
+        for one in own:
+            other = found.setdefault(one.key, one)
+            if other is not one:
+                sentence = (
+                    f"Two collectors have the key {one.key!r}:"
+                    f" {_place(other)} and {_place(one)}; give each its own."
+                )
+                raise SettingsInvalid(sentence)
+    return sorted(found.values(), key=lambda one: one.key)
+
+
+def _place(spec: CollectorSpec) -> str:
+    return f"{spec.function.__module__}.{getattr(spec.function, '__qualname__', 'function')}"

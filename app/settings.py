@@ -67,6 +67,8 @@ class Settings(BaseSettings):
 
     router: str | None = None
     """``package.module:Class``, what chooses the destinations of documents."""
+    collectors: Annotated[tuple[str, ...], NoDecode] = ()
+    """Modules with collectors, comma-separated: ``shop.archive,shop.search``."""
     event_model: str | None = None
     """``package.module:Class``: a Pydantic model that events of ``/v1/event`` must fit."""
 
@@ -113,6 +115,13 @@ class Settings(BaseSettings):
     def _usable_keys(cls, value: Any) -> Any:
         if isinstance(value, str):
             return tuple(normalised_key(part) for part in value.split(",") if part.strip())
+        return value
+
+    @field_validator("collectors", mode="before")
+    @classmethod
+    def _split_names(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return tuple(part.strip() for part in value.split(",") if part.strip())
         return value
 
     @field_validator("admin_api_key", "event_model", "router")

@@ -1,25 +1,15 @@
-"""One attempt: the body, the request, and what is to be recorded."""
+"""One attempt by webhook: the body, the request, and what is to be recorded."""
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from collections.abc import Callable, Sequence
+from datetime import UTC
 
 import orjson
 
 from app.domain.cloudevents_out import DEFAULT_SOURCE, binary, structured
-from app.domain.deliveries import (
-    Attempt,
-    DeliveryState,
-    NextStep,
-    Outcome,
-    OutcomeKind,
-    RetryPolicy,
-    next_step,
-)
-from app.domain.destinations import Body
+from app.domain.deliveries import Outcome, OutcomeKind, RetryPolicy
+from app.domain.destinations import Body, Destination
 from app.domain.envelopes import (
     DocumentData,
     Payload,
@@ -28,97 +18,54 @@ from app.domain.envelopes import (
     raw,
     webhook_id,
 )
-from app.storage.deliveries import DeliveryResult, DueDelivery
-from worker.sender import Sender, clean
-from worker.targets import Target
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Attempted:
-    """An attempt's end, with the step that follows from it."""
-
-    outcome: Outcome
-    step: NextStep
-    result: DeliveryResult
-
-
-def _now() -> datetime:
-    return datetime.now(UTC)
+from app.domain.text import clean
+from app.storage.deliveries import DeliveryKey, DeliveryResult, DueDelivery
+from worker.conclusions import Attempted, Conclusions
+from worker.sender import Sender
+from worker.targets import Target, Targets
 
 
 class Attempts:
-    """Makes attempts over one sender; ``policy`` is the usual one."""
+    """Makes attempts over one sender; implements ``Attempting``."""
 
-    def __init__(
-        self,
-        sender: Sender,
-        policy: RetryPolicy,
-        *,
-        now: Callable[[], datetime] = _now,
-        random: Callable[[], float] = random.random,
-    ) -> None:
+    def __init__(self, sender: Sender, targets: Targets, conclusions: Conclusions) -> None:
+        self.conclusions = conclusions
         self._sender = sender
-        self.policy = policy
-        self._now = now
-        self._random = random
+        self._targets = targets
 
-    async def make(self, due: DueDelivery, target: Target, policy: RetryPolicy) -> Attempted:
-        """Send a delivery once; never raises but when it is cancelled.
+    def prepare(self, destination: Destination) -> Target:
+        """Prepare a destination.
 
-        Args:
-            due: what to send.
-            target: where to.
-            policy: the destination's.
+        Raises:
+            TargetUnusable: its secret or its credentials cannot be used.
+            ValueError: it is a collector.
         """
+        if destination.kind != "webhook":
+            message = f"a {destination.kind} is not served by this process"
+            raise ValueError(message)
+        return self._targets.of(destination)
+
+    async def make(
+        self,
+        due: DueDelivery,
+        target: Target,
+        policy: RetryPolicy,
+        resume: Callable[[], None],  # noqa: ARG002  (a request never waits for another)
+    ) -> Attempted:
+        """Send a delivery once; never raises but when it is cancelled."""
         try:
             payload = payload_of(due, target.body, target.source)
         except (orjson.JSONEncodeError, ValueError, RecursionError) as error:
             outcome = Outcome(kind=OutcomeKind.PERMANENT, error=clean(f"no JSON: {error}"))
         else:
             outcome = await self._sender.send(target, _webhook_id(due), payload)
-        now = self._now()
-        attempts = due.attempts + 1
-        step = next_step(
-            outcome,
-            Attempt(number=attempts, open_since=due.open_since, last_status=due.last_status),
-            policy,
-            now=now,
-            random=self._random,
-        )
-        return Attempted(
-            outcome=outcome,
-            step=step,
-            result=DeliveryResult(
-                key=due.key,
-                state=step.state,
-                attempts=attempts,
-                due_at=step.due_at,
-                status=outcome.status,
-                error=outcome.error,
-                finished_at=now,
-            ),
-        )
+        return self.conclusions.conclude(due, outcome, policy)
 
-    def without_request(self, due: DueDelivery, policy: RetryPolicy) -> DeliveryResult | None:
-        """Return the end of a delivery that needs no request, None when it needs one."""
-        if due.document_seq != due.key.seq:
-            return self._ended(due, DeliveryState.SUPERSEDED, None)
-        if due.attempts > len(policy.ladder_seconds):
-            # Marked before each request, and never once recorded: every holder died of it.
-            reason = f"{due.attempts} attempts began and none came back"
-            return self._ended(due, DeliveryState.FAILED, reason)
-        return None
+    def abandon(self, keys: Sequence[DeliveryKey]) -> None:
+        """No request waits for another delivery."""
 
-    def _ended(self, due: DueDelivery, state: DeliveryState, error: str | None) -> DeliveryResult:
-        return DeliveryResult(
-            key=due.key,
-            state=state,
-            attempts=due.attempts,
-            due_at=None,
-            status=None,
-            error=error,
-            finished_at=self._now(),
-        )
+    def recorded(self, results: Sequence[DeliveryResult]) -> None:
+        """Nor does one hear of others."""
 
 
 def payload_of(due: DueDelivery, body: Body, source: str = DEFAULT_SOURCE) -> Payload:

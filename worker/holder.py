@@ -21,6 +21,8 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from functools import partial
+from typing import Any
 
 import structlog
 
@@ -31,13 +33,14 @@ from app.domain.destinations import Destination
 from app.domain.throttle import Throttle, ThrottleState
 from app.storage.deliveries import DeliveryResult, DueDelivery
 from app.storage.leases import Lease
-from worker.attempts import Attempts
+from worker.conclusions import Attempting
 from worker.dispatch import Dispatch
 from worker.lease_keeper import LeaseKeeper
 from worker.outbox import Outbox
 from worker.reading import LINGER_SECONDS, PAGE_BYTES, Cursor, Schedule
 from worker.recorder import Recorder
-from worker.targets import Target, Targets, TargetUnusable
+from worker.suspended import Suspended
+from worker.targets import TargetUnusable
 from worker.workload import Budget, Workload
 
 LOG = structlog.get_logger(__name__)
@@ -89,8 +92,7 @@ class HolderParts:
 
     outbox: Outbox
     recorder: Recorder
-    attempts: Attempts
-    targets: Targets
+    attempts: Attempting
     memory: Budget
     sockets: Budget
     concurrency: int
@@ -136,9 +138,10 @@ class Holder:
         self._emptied_at = self._loop.time()
         self._wake = asyncio.Event()
         self._destination: Destination | None = None
-        self._target: Target | None = None
-        self._policy = parts.attempts.policy
+        self._target: Any = None
+        self._policy = parts.attempts.conclusions.policy
         self._health = lease.health
+        self._suspended = Suspended(lease, parts.outbox)
         self._barred = False
         self._blocked_because: str | None = None
         self._noted_blocked: str | None = ""
@@ -168,11 +171,14 @@ class Holder:
         try:
             ending = await self._deliver()
             await self._finish_requests()
+            await self._give_back_suspended()
             await self._finish_records()
             await self._disable_gone()
             await self._note_blocked()
         finally:
             self._dispatch.give_up()
+            self._parts.attempts.abandon(self._suspended.keys)
+            self._suspended.close()
             self._workload.drop()
             self._parts.recorder.close(self._results)
             await self._keeper.release()
@@ -213,7 +219,8 @@ class Holder:
 
     async def _may_yield(self) -> bool:
         """Pause, so that the lease can change hands between requests; True when none is left."""
-        if self._careful or self._parts.crowded():
+        # What waits here would have to begin anew elsewhere.
+        if not self._suspended and (self._careful or self._parts.crowded()):
             self._yielding = True
             await self._dispatch.wait(YIELD_PATIENCE_SECONDS)
             if not self._dispatch:
@@ -225,7 +232,7 @@ class Holder:
 
     @property
     def _busy(self) -> bool:
-        return len(self._dispatch) > 0 or len(self._workload) > 0
+        return len(self._dispatch) > 0 or len(self._workload) > 0 or len(self._suspended) > 0
 
     def _should_read(self) -> bool:
         has_room = (
@@ -273,18 +280,21 @@ class Holder:
             self._bar()
         elif destination != self._destination:
             try:
-                self._target = self._parts.targets.of(destination)
+                self._target = self._parts.attempts.prepare(destination)
                 self._blocked_because = None
             except TargetUnusable as error:
                 self._blocked_because = str(error)
                 self._log("destination.unusable", reason=str(error))
+                self._bar()
+            except ValueError as error:
+                self._log("destination.not_carried", reason=str(error))
                 self._bar()
             self._throttle.configure(
                 Bounds(max=1) if self._careful else destination.bounds(self._parts.concurrency),
                 destination.max_per_second,
                 self._loop.time(),
             )
-            self._policy = destination.retry_policy(self._parts.attempts.policy)
+            self._policy = destination.retry_policy(self._parts.attempts.conclusions.policy)
             self._destination = destination
 
     def _bar(self) -> None:
@@ -322,7 +332,7 @@ class Holder:
     async def _settle(self, due: DueDelivery) -> Outcome | None:
         """Bring a row to its result; None when that took no request."""
         try:
-            if ended := self._parts.attempts.without_request(due, self._policy):
+            if ended := self._parts.attempts.conclusions.without_request(due, self._policy):
                 self._results.add(ended)
                 return None
             return await self._attempt(due)
@@ -335,9 +345,19 @@ class Holder:
     async def _attempt(self, due: DueDelivery) -> Outcome | None:
         if self._target is None:
             return None
-        if self._careful:
-            await self._parts.outbox.mark_attempts(self.lease, [due.key])
-        attempted = await self._parts.attempts.make(due, self._target, self._policy)
+        if self._careful and due not in self._suspended:
+            due_at = self._parts.attempts.conclusions.due_if_lost(due, self._policy)
+            await self._parts.outbox.mark_attempts(self.lease, [due.key], due_at)
+        resume = partial(self._resume, due)
+        try:
+            attempted = await self._parts.attempts.make(due, self._target, self._policy, resume)
+        except Exception:
+            self._suspended.discard(due)
+            raise
+        if attempted is None:
+            self._suspended.add(due)
+            return None
+        self._suspended.discard(due)
         self._results.add(attempted.result)
         self._health = self._health.after(attempted.outcome, attempted.result.finished_at)
         if attempted.step.disable_destination:
@@ -345,12 +365,17 @@ class Holder:
             self._bar()
         return attempted.outcome
 
+    def _resume(self, due: DueDelivery) -> None:
+        self._workload.resume(due)
+        self._send_more()
+
     def _on_drained(self) -> None:
         self._schedule.drained(self._loop.time())
         self._wake.set()
 
     def _on_recorded(self, results: Sequence[DeliveryResult]) -> None:
         self._workload.recorded([one.key for one in results])
+        self._parts.attempts.recorded(results)
         if self._schedule.more:
             self._wake.set()
 
@@ -379,6 +404,15 @@ class Holder:
                 # Not attempted, as far as anybody will know: the row stays as it is.
                 self._dispatch.give_up()
             await self._dispatch.wait(LINGER_SECONDS)
+
+    async def _give_back_suspended(self) -> None:
+        self._parts.attempts.abandon(self._suspended.keys)
+        if self._keeper.lost:
+            return
+        try:
+            await self._suspended.give_back()
+        except Exception as error:  # noqa: BLE001  (they fall due by themselves)
+            self._log("delivery.give_back_failed", error=f"{type(error).__name__}: {error}")
 
     async def _finish_records(self) -> None:
         """Wait until everything is recorded; without end, unless we must stop or have lost."""

@@ -21,7 +21,7 @@ from dramatiq.middleware import Middleware
 from sqlalchemy import Engine
 
 from app.domain.documents import DEFAULT_TENANT
-from app.extensions import load_router
+from app.extensions import load_collectors, load_router
 from app.logs import configure_logging
 from app.queue.batches import forget_finished
 from app.queue.broker import HardenedBroker
@@ -29,7 +29,7 @@ from app.queue.connection import connect
 from app.queue.dead_letters import DeadLetter, move_dead_letters
 from app.queue.doorbell import Doorbell
 from app.queue.messages import FastEncoder
-from app.queue.names import DELIVER, LANES, QUESTIONS
+from app.queue.names import COLLECT, DELIVER, LANES, QUESTIONS
 from app.settings import Settings, load_settings
 from app.storage.destinations import DestinationCache
 from app.storage.engine import make_engine, transaction
@@ -44,12 +44,14 @@ from worker.previews import Preview, Previewer, preview
 from worker.router_host import RouterHost, TableRouter
 from worker.sweeper import Sweeper
 
-Kind = Literal["ingest", "delivery"]
-KINDS: tuple[Kind, ...] = ("ingest", "delivery")
+Kind = Literal["ingest", "delivery", "collectors"]
+KINDS: tuple[Kind, ...] = ("ingest", "delivery", "collectors")
 SPARE_CONNECTIONS = 2
 """To Postgres, for the sweeper and the actors beside the pump."""
 GROUPS_AT_ONCE = 2
 """Transactions of an ingest process: while one waits for Postgres, the other classifies."""
+HUNG_SECONDS = 60.0
+"""Without a line of Python run, behind which a process of collectors ends itself."""
 RESTART_SECONDS = 0.5
 """Before a consumer or an acknowledgement tries Redis again; Dramatiq waits 3 and 5 s."""
 
@@ -123,6 +125,8 @@ def make_broker(settings: Settings, kinds: Sequence[Kind]) -> HardenedBroker:
         parts.append(_add_ingest(broker, settings, engine, bell))
     if "delivery" in kinds:
         parts.append(_add_delivery(broker, settings, engine, bell))
+    if "collectors" in kinds and settings.collectors:
+        parts.append(_add_collectors(broker, settings, engine, bell))
     broker.add_middleware(WhileWorking(parts))
     return broker
 
@@ -135,6 +139,11 @@ def _pool_size(kinds: Sequence[Kind]) -> int:
         from worker.outbox import CONNECTIONS  # noqa: PLC0415  (as in _add_delivery)
 
         size += CONNECTIONS
+    if "collectors" in kinds:
+        from worker.collectors.calls import THREADS  # noqa: PLC0415  (likewise)
+        from worker.outbox import CONNECTIONS  # noqa: PLC0415
+
+        size += CONNECTIONS + THREADS
     return size
 
 
@@ -198,6 +207,24 @@ def _add_delivery(
     pump = Pump(engine, bell, PumpOptions.of(settings))
     register_delivery(broker, partial(deliver, DeliveryResources(engine=engine, pump=pump)))
     return Part(start=pump.start, stop=pump.stop)
+
+
+def _add_collectors(
+    broker: HardenedBroker, settings: Settings, engine: Engine, bell: Doorbell
+) -> Part:
+    from worker.collectors.parts import make_parts  # noqa: PLC0415  (as in _add_delivery)
+    from worker.collectors.watch import WatchOptions  # noqa: PLC0415
+    from worker.pump import PumpOptions  # noqa: PLC0415
+
+    parts = make_parts(
+        load_collectors(settings),
+        engine,
+        bell,
+        broker.wake_event(COLLECT),
+        PumpOptions.of(settings),
+        WatchOptions(hung_seconds=HUNG_SECONDS),
+    )
+    return Part(start=parts.start, stop=parts.stop, close=parts.close)
 
 
 def _sweeper(broker: HardenedBroker, engine: Engine, bell: Doorbell, client: redis.Redis) -> Part:

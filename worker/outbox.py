@@ -25,6 +25,7 @@ from app.storage import (
     health,
     leases,
     operational_events,
+    steps,
     webhook_keys,
 )
 from app.storage.deliveries import DeliveryKey, DeliveryResult, DuePage
@@ -136,12 +137,26 @@ class Outbox:
 
         return await self._in(self._work, work)
 
-    async def mark_attempts(self, lease: Lease, keys: Sequence[DeliveryKey]) -> None:
+    async def mark_attempts(
+        self, lease: Lease, keys: Sequence[DeliveryKey], due_at: datetime | None = None
+    ) -> None:
         """Count attempts before they are made. Durable: it must survive what they may cause."""
 
         def work() -> None:
             with transaction(self._engine) as connection:
-                deliveries.mark_attempts(connection, lease, keys)
+                deliveries.mark_attempts(connection, lease, keys, due_at)
+
+        await self._in(self._work, work)
+
+    async def park(
+        self, lease: Lease, rows: Sequence[tuple[DeliveryKey, int]], seconds: float
+    ) -> None:
+        """Make deliveries due in so many seconds, each with its number of attempts."""
+
+        def work() -> None:
+            with transaction(self._engine, durable=False) as connection:
+                if leases.is_current(connection, lease):
+                    steps.park(connection, rows, seconds=seconds)
 
         await self._in(self._work, work)
 

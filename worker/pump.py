@@ -13,7 +13,9 @@ import secrets
 import socket
 import threading
 import uuid
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Future
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Self
 
@@ -29,6 +31,7 @@ from app.domain.vault import Vault
 from app.settings import Settings
 from app.storage.leases import Lease
 from worker.attempts import Attempts
+from worker.conclusions import Attempting, Conclusions
 from worker.holder import Bell, Ending, Holder, HolderParts
 from worker.outbox import Doorbell, Outbox
 from worker.recorder import Recorder
@@ -86,6 +89,16 @@ class PumpOptions:
         )
 
 
+OpenAttempts = Callable[[PumpOptions], AbstractAsyncContextManager[Attempting]]
+
+
+@asynccontextmanager
+async def webhook_attempts(options: PumpOptions) -> AsyncIterator[Attempting]:
+    """Open what sends webhooks."""
+    async with Sender(options.allowed) as sender:
+        yield Attempts(sender, Targets(options.vault, options.source), Conclusions(options.policy))
+
+
 @dataclass(slots=True)
 class _Seat:
     """A destination of this process, from the lease to the last look behind its release."""
@@ -97,14 +110,22 @@ class _Seat:
 class Pump:
     """Delivers to the destinations it is handed, on a thread of its own."""
 
-    def __init__(self, engine: Engine, doorbell: Doorbell, options: PumpOptions) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        doorbell: Doorbell,
+        options: PumpOptions,
+        attempting: OpenAttempts = webhook_attempts,
+    ) -> None:
         """Keep the parts; nothing runs before ``start``.
 
         Args:
             engine: its pool must have ``worker.outbox.CONNECTIONS`` to spare.
             doorbell: cleared before idle reads, rung when a destination is passed on.
             options: how to deliver.
+            attempting: opens what makes the attempts, on the pump's loop.
         """
+        self._attempting = attempting
         self.name = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
         self.options = options
         self._engine = engine
@@ -185,12 +206,11 @@ class Pump:
         self._loop = asyncio.get_running_loop()
         self._stop = asyncio.Event()
         outbox = Outbox(self._engine, self._doorbell, lease_seconds=options.lease_seconds)
-        async with Sender(options.allowed) as sender:
+        async with self._attempting(options) as attempts:
             self._parts = HolderParts(
                 outbox=outbox,
                 recorder=Recorder(outbox),
-                attempts=Attempts(sender, options.policy),
-                targets=Targets(options.vault, options.source),
+                attempts=attempts,
                 memory=Budget(options.memory_bytes),
                 sockets=Budget(int(SOCKET_SHARE * raise_file_limit())),
                 concurrency=options.concurrency,

@@ -18,6 +18,7 @@ from app.domain.addresses import Network
 from app.domain.backoff import parse_retry_after
 from app.domain.deliveries import Outcome, OutcomeKind, classify_response
 from app.domain.envelopes import Payload
+from app.domain.text import clean
 from worker.connections import Connections
 from worker.exchange import Answer, AnswerUnreadable, NoAnswer
 from worker.resolver import AddressRefused, Names, NameUnresolved, VettedResolver
@@ -27,7 +28,6 @@ LOG = structlog.get_logger(__name__)
 
 EXCERPT_CAP = 2 * 1024
 """Most bytes kept of an answer's body, after decompression."""
-ERROR_CAP = 500
 
 
 class Sender:
@@ -126,11 +126,6 @@ def _inflated(body: bytes) -> bytes:
         with contextlib.suppress(zlib.error):
             return zlib.decompressobj(wbits=window_bits).decompress(body, EXCERPT_CAP)
     return b""
-
-
-def clean(text: str) -> str:
-    """Make a text from outside storable: Postgres takes neither NUL nor lone surrogates."""
-    return text[:ERROR_CAP].replace("\0", "\ufffd").encode(errors="replace").decode()
 
 
 def _failure(error: Exception, target: Target, duration: float) -> Outcome:

@@ -2,8 +2,8 @@
 
 The number of ingest processes follows the queue (``worker/scaling.py``).
 
-Ingest and delivery are separate processes: a tokenizing thread beside the pump cut its loop from
-139,855 to 3,554 round trips a second (design, section 3).
+Ingest, delivery and collectors are separate processes: a tokenizing thread beside the pump cut its
+loop from 139,855 to 3,554 round trips a second (design, section 3).
 
 Each child holds the reading end of a pipe whose other end only the supervisor has; when the
 supervisor dies, however it dies, the pipe closes and the child ends in good order. So a killed
@@ -42,8 +42,8 @@ from worker.sizing import (
 
 LOG = structlog.get_logger(__name__)
 
-Kind = Literal["ingest", "delivery"]
-KINDS: tuple[Kind, ...] = ("ingest", "delivery")
+Kind = Literal["ingest", "delivery", "collectors"]
+KINDS: tuple[Kind, ...] = ("ingest", "delivery", "collectors")
 
 STOP_SECONDS = 25.0
 """From the signal to SIGKILL; platforms give 30 s (design, P7)."""
@@ -221,11 +221,13 @@ def supervisor(settings: Settings, only: str | None = None) -> Supervisor:
     """
     machine = this_machine(os.environ)
     wanted: dict[Kind, int] = {}
-    if only != "ingest":
+    if only in {None, "collectors"} and settings.collectors:
+        wanted["collectors"] = 1
+    if only in {None, "delivery"}:
         given = settings.delivery_processes
         wanted["delivery"] = delivery_processes(machine) if given is None else given
     follower: QueueFollower | None = None
-    if only != "delivery":
+    if only in {None, "ingest"}:
         least, most = _ingest_bounds(settings, machine, wanted.get("delivery", 0))
         wanted["ingest"] = least
         if most > least:
@@ -235,6 +237,7 @@ def supervisor(settings: Settings, only: str | None = None) -> Supervisor:
             cores=machine.cores,
             memory_mb=machine.memory // MIB,
             delivery=wanted.get("delivery", 0),
+            collectors=wanted.get("collectors", 0),
             ingest_min=least,
             ingest_max=most,
         )

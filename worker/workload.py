@@ -29,6 +29,7 @@ class Workload:
         self._budget = budget
         self._fresh: deque[DueDelivery] = deque()
         self._retries: deque[DueDelivery] = deque()
+        self._resumed: deque[DueDelivery] = deque()
         self._retry_next = False
         self._known: set[DeliveryKey] = set()
         self._recorded: deque[tuple[int, Sequence[DeliveryKey]]] = deque()
@@ -36,7 +37,7 @@ class Workload:
         self._bytes = 0
 
     def __len__(self) -> int:
-        return len(self._fresh) + len(self._retries)
+        return len(self._resumed) + len(self._fresh) + len(self._retries)
 
     @property
     def room_bytes(self) -> int:
@@ -73,7 +74,12 @@ class Workload:
         return len(new)
 
     def take(self) -> DueDelivery | None:
-        """Return the next row to send: fresh ones and retries in turn, while there are both."""
+        """Return the next row to send: fresh ones and retries in turn, while there are both.
+
+        Before them come those whose attempts have begun and are to go on.
+        """
+        if self._resumed:
+            return self._resumed.popleft()
         self._retry_next = not self._retry_next
         first, second = (
             (self._retries, self._fresh) if self._retry_next else (self._fresh, self._retries)
@@ -81,6 +87,11 @@ class Workload:
         if first:
             return first.popleft()
         return second.popleft() if second else None
+
+    def resume(self, row: DueDelivery) -> None:
+        """Queue a row again whose attempt has begun, ended for the time being and is to go on."""
+        self._resumed.append(row)
+        self._weigh(size_of(row))
 
     def ended(self, row: DueDelivery) -> None:
         """An attempt is over; the row stays known until it is recorded, and read without it."""
@@ -93,13 +104,16 @@ class Workload:
     def forget_queued(self) -> None:
         """Forget what is queued as if it had never been read; the next read may bring it again."""
         self._known.difference_update(row.key for row in (*self._fresh, *self._retries))
-        self.drop()
+        self._clear(self._fresh, self._retries)
 
     def drop(self) -> None:
         """Queue nothing any more."""
-        self._weigh(-sum(map(size_of, self._fresh)) - sum(map(size_of, self._retries)))
-        self._fresh.clear()
-        self._retries.clear()
+        self._clear(self._fresh, self._retries, self._resumed)
+
+    def _clear(self, *queues: deque[DueDelivery]) -> None:
+        for queue in queues:
+            self._weigh(-sum(map(size_of, queue)))
+            queue.clear()
 
     def _weigh(self, change: int) -> None:
         before = self._charged

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import BaseModel, ConfigDict
@@ -20,7 +20,10 @@ router = APIRouter(tags=["documents"])
 
 
 class DeliveryOutput(BaseModel):
-    """One route of a version of a document, and what has become of it."""
+    """One route of a version of a document, and what has become of it.
+
+    `result` is what a collector returned; `destination_url` is null for collectors.
+    """
 
     model_config = ConfigDict(from_attributes=True)
 
@@ -37,6 +40,7 @@ class DeliveryOutput(BaseModel):
     due_at: datetime | None
     attempted_at: datetime | None
     ended_at: datetime | None
+    result: Any
 
 
 class UnplannedOutput(BaseModel):

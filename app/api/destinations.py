@@ -20,10 +20,12 @@ from app.domain.destinations import (
     Destination,
     DestinationChanges,
     DestinationInput,
+    Kind,
 )
 from app.domain.documents import DEFAULT_TENANT
 from app.domain.health import Health, Runtime
 from app.domain.rotation import SecretRotation, in_force
+from app.services.collectors import unavailable_collectors
 from app.services.destinations import (
     blocked_reasons,
     change_destination,
@@ -39,7 +41,7 @@ from app.services.destinations import (
 
 router = APIRouter(tags=["destinations"])
 
-Status = Literal["active", "failing", "paused", "disabled"]
+Status = Literal["active", "failing", "paused", "unavailable", "disabled"]
 
 
 class ConcurrencyOutput(BaseModel):
@@ -74,11 +76,14 @@ class DestinationOutput(BaseModel):
     """A destination, without its secret, its credentials and the values of its headers.
 
     ``blocked_reason`` says why nothing can be sent, such as a missing key; deliveries wait.
+    A collector (`kind`) has no `url`. While no worker carries it, its `status` is `unavailable` and
+    its deliveries wait.
     """
 
     id: uuid.UUID
     key: str
-    url: str
+    kind: Kind
+    url: str | None
     description: str | None
     status: Status
     health: HealthOutput
@@ -222,10 +227,11 @@ def remove_destination(
 
 
 def _described(parts: Parts, found: Sequence[Destination]) -> list[dict[str, Any]]:
-    """Return destinations with what is known of how they do."""
+    """Return destinations with what is known of how they do, and of who carries them."""
     known = runtimes(parts.engine, DEFAULT_TENANT, found)
     blocked = blocked_reasons(parts.engine, DEFAULT_TENANT, found)
     at = datetime.now(UTC)
+    unavailable = unavailable_collectors(parts.engine, DEFAULT_TENANT, found)
     described = []
     for one in found:
         bounds = one.bounds(parts.settings.delivery_concurrency)
@@ -234,8 +240,10 @@ def _described(parts: Parts, found: Sequence[Destination]) -> list[dict[str, Any
             min=bounds.min, max=bounds.max, limit=now.limit, reason=now.reason
         )
         retry = RetryInput(schedule_seconds=one.retry_schedule, max_age_seconds=one.max_age_seconds)
+        is_away = one.id in unavailable
         computed = {
-            "status": _status(one, now.health),
+            "url": one.url or None,
+            "status": _status(one, now.health, is_away=is_away),
             "health": HealthOutput.model_validate(now.health),
             "concurrency": concurrency,
             "retry": retry,
@@ -246,9 +254,11 @@ def _described(parts: Parts, found: Sequence[Destination]) -> list[dict[str, Any
     return described
 
 
-def _status(destination: Destination, health: Health) -> Status:
+def _status(destination: Destination, health: Health, *, is_away: bool) -> Status:
     if not destination.enabled:
         return "disabled"
     if destination.paused_at is not None:
         return "paused"
+    if is_away:
+        return "unavailable"
     return "failing" if health.failures else "active"

@@ -71,11 +71,14 @@ class PreviewInput(BaseModel):
 
 
 class ExpectedRoute(BaseModel):
-    """A destination that gets the document; without an id, a URL that a router chose."""
+    """A destination that gets the document; without an id, a URL that a router chose.
+
+    A collector has no `url`.
+    """
 
     destination_id: uuid.UUID | None
     destination_key: str | None
-    url: str
+    url: str | None
     reason: str
 
 
@@ -131,7 +134,7 @@ async def preview_routes(
             ExpectedRoute(
                 destination_id=one.destination.id if one.destination else None,
                 destination_key=one.destination.key if one.destination else None,
-                url=one.url,
+                url=one.url or None,
                 reason=one.reason,
             )
             for one in found.routes

@@ -15,6 +15,7 @@ from app.domain.credentials import Auth, Headers
 from app.domain.deliveries import RetryPolicy
 from app.domain.delivery_rules import ConcurrencyInput, MaxPerSecond, RetryInput
 from app.domain.documents import MAX_LABEL_LENGTH, Label
+from app.domain.errors import InvalidInput, Violation
 from app.domain.filters import parse_filter
 from app.domain.identifiers import new_id
 from app.domain.operational_events import subscription_fault
@@ -34,6 +35,9 @@ MAX_EVENTS = 50
 SEALED_FIELDS = frozenset({"headers", "auth"})
 
 Body = Literal["envelope", "raw", "cloudevents", "cloudevents-binary"]
+Kind = Literal["webhook", "collector"]
+OF_CODE = frozenset({"key", "url", "body", "timeout_seconds", "topics", "categories"})
+"""What the code of a collector says, or what it has no use for."""
 
 
 def _storable_text(value: str) -> str:
@@ -199,11 +203,11 @@ class DestinationChanges(BaseModel):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Destination:
-    """A receiver of webhooks.
+    """A receiver of webhooks, or a function of the user's (``app.domain.collectors``).
 
     Attributes:
         key: unique among the tenant's destinations that are not deleted.
-        url: normalised.
+        url: normalised; empty for a collector.
         secret: ``whsec_…``; signs what is sent. Encrypted as it is stored.
         old_secrets: that were replaced and sign too until they expire, the newest first.
         signatures: versions of the signatures, see ``app.domain.signing``.
@@ -237,6 +241,7 @@ class Destination:
     timeout_seconds: float
     created_at: datetime
     updated_at: datetime
+    kind: Kind = "webhook"
     min_concurrency: int = 1
     max_concurrency: int | None = None
     max_per_second: float | None = None
@@ -331,7 +336,11 @@ def changed(destination: Destination, changes: DestinationChanges, *, now: datet
     Raises:
         DestinationUrlRefused: the URL is not one that Docyard will call.
         FilterInvalid: the filter cannot be understood.
+        InvalidInput: the code of a collector says these fields.
     """
+    if destination.kind == "collector" and (said := OF_CODE & changes.model_fields_set):
+        sentence = "The code of a collector says this; it cannot be changed here."
+        raise InvalidInput([Violation(f"/{name}", sentence) for name in sorted(said)])
     fields = {name: getattr(changes, name) for name in changes.model_fields_set - SEALED_FIELDS}
     if bounds := fields.pop("concurrency", None):
         fields |= {"min_concurrency": bounds.min, "max_concurrency": bounds.max}

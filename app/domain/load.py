@@ -31,5 +31,7 @@ def sign_of(outcome: Outcome) -> Sign:
             return Sign.REFUSED
         case OutcomeKind.TEMPORARY if outcome.status is None or outcome.status in STRAINED_STATUSES:
             return Sign.STRAINED
+        case OutcomeKind.SUCCESS:  # of a collector without a status
+            return Sign.FINE
         case _:
             return Sign.FINE if outcome.status is not None else Sign.NONE

@@ -15,6 +15,7 @@ from app.domain.errors import Violation
 
 MAX_DEPTH = 32
 MAX_INTEGER = 2**63 - 1
+MAX_REASON_LENGTH = 500
 
 
 def text_fault(text: str) -> str | None:
@@ -26,6 +27,11 @@ def text_fault(text: str) -> str | None:
     except UnicodeEncodeError:
         return "contains a lone surrogate, which is not valid Unicode"
     return None
+
+
+def clean(text: str) -> str:
+    """Make a sentence from outside storable, and no longer than people read."""
+    return text[:MAX_REASON_LENGTH].replace("\0", "\ufffd").encode(errors="replace").decode()
 
 
 def json_faults(value: Any, pointer: str = "", depth: int = 0) -> Iterator[Violation]:

@@ -1,4 +1,7 @@
-"""Doorbells: at most one queued message per destination that has something to send."""
+"""Doorbells: at most one queued message per destination that has something to send.
+
+Collectors are not queued for: a ring is an announcement, which the processes that carry them hear.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +10,9 @@ from collections.abc import Sequence
 
 import redis
 
+from app.domain.collectors import is_collector
 from app.queue.messages import doorbell_message
-from app.queue.names import DELIVER, Keys
+from app.queue.names import COLLECT, DELIVER, Keys
 
 FLAG_SECONDS = 30
 RING = """
@@ -26,6 +30,18 @@ if rung > 0 then
 end
 return rung
 """
+ANNOUNCE = """
+local rung = 0
+for _, flag in ipairs(KEYS) do
+    if redis.call("set", flag, "1", "nx", "ex", ARGV[1]) then
+        rung = rung + 1
+    end
+end
+if rung > 0 then
+    redis.call("publish", ARGV[2], "")
+end
+return rung
+"""
 
 
 class Doorbell:
@@ -35,15 +51,30 @@ class Doorbell:
         self._client = client
         self._keys = Keys(namespace)
         self._script = client.register_script(RING)
+        self._announce = client.register_script(ANNOUNCE)
 
     def ring(self, tenant_id: int, destination_ids: Sequence[uuid.UUID]) -> int:
-        """Queue a doorbell for each destination that has none; return how many were queued.
+        """Ring each destination that was not rung already; return how many were.
 
         The flag expires, so that a doorbell which is lost with its Redis is rung again.
 
         Raises:
             redis.RedisError: nothing may have been rung; the sweeper rings later.
         """
+        collectors = [one for one in destination_ids if is_collector(one)]
+        others = [one for one in destination_ids if not is_collector(one)]
+        return self._ring_collectors(tenant_id, collectors) + self._ring(tenant_id, others)
+
+    def _ring_collectors(self, tenant_id: int, destination_ids: Sequence[uuid.UUID]) -> int:
+        if not destination_ids:
+            return 0
+        rung: int = self._announce(
+            keys=[self._keys.rung(tenant_id, one) for one in destination_ids],
+            args=[FLAG_SECONDS, self._keys.wake(COLLECT)],
+        )
+        return rung
+
+    def _ring(self, tenant_id: int, destination_ids: Sequence[uuid.UUID]) -> int:
         if not destination_ids:
             return 0
         keys = [self._keys.ids(DELIVER), self._keys.bodies(DELIVER)]

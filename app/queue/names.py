@@ -14,6 +14,9 @@ from app.domain.documents import Lane
 DELIVER = "deliver"
 """Queue of the doorbells."""
 
+COLLECT = "collect"
+"""Not a queue of Dramatiq's: the channel on which collectors are rung."""
+
 QUESTIONS = "questions"
 """Not a queue of Dramatiq's: what web processes ask ingest workers."""
 

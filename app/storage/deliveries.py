@@ -23,6 +23,7 @@ from sqlalchemy import Connection, text
 
 from app.domain.deliveries import OPEN, DeliveryState
 from app.storage import operational_events, tallies
+from app.storage import results as delivery_results
 from app.storage.documents import Winner
 from app.storage.leases import Lease, is_current
 from app.storage.tallies import Owner, Tally
@@ -79,6 +80,9 @@ class DueDelivery:
     document_created_at: datetime
     document_updated_at: datetime
     event_type: str | None = None
+    keys: list[str] | None = None
+    delivery: str | None = None
+    priority: int | None = None
 
 
 class DuePage(NamedTuple):
@@ -90,7 +94,11 @@ class DuePage(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeliveryResult:
-    """What an attempt came to; ``state`` pending means: again at ``due_at``."""
+    """What an attempt came to; ``state`` pending means: again at ``due_at``.
+
+    Attributes:
+        value: JSON that a collector returned; None where there is none.
+    """
 
     key: DeliveryKey
     state: DeliveryState
@@ -99,6 +107,7 @@ class DeliveryResult:
     status: int | None
     error: str | None
     finished_at: datetime
+    value: str | None = None
 
 
 def plan(connection: Connection, tenant_id: int, deliveries: Sequence[PlannedDelivery]) -> Tally:
@@ -168,7 +177,8 @@ _DUE = (
     " d.due_at, COALESCE(d.resumed_at, d.created_at) AS open_since, d.last_status, d.event_type,"
     " COALESCE(o.seq, d.seq) AS document_seq,"
     " COALESCE(o.content, e.content) AS content, o.category, o.confidence, o.model_version,"
-    " o.topics, o.attributes, COALESCE(o.created_at, d.created_at) AS document_created_at,"
+    " o.topics, o.attributes, o.keys, o.delivery, o.priority,"
+    " COALESCE(o.created_at, d.created_at) AS document_created_at,"
     " COALESCE(o.updated_at, d.created_at) AS document_updated_at,"
     " sum(octet_length(COALESCE(o.content, e.content)))"
     "  OVER (ORDER BY d.{order} ROWS UNBOUNDED PRECEDING)"
@@ -252,6 +262,9 @@ def _read(connection: Connection, statement: Any, values: dict[str, Any]) -> lis
             document_created_at=row.document_created_at,
             document_updated_at=row.document_updated_at,
             event_type=row.event_type,
+            keys=row.keys,
+            delivery=row.delivery,
+            priority=row.priority,
         )
         for row in connection.execute(statement, values)
     ]
@@ -318,7 +331,8 @@ _RECORD = text(
     "   'error', d.last_error) END AS exhausted"
 )
 _MARK = text(
-    "UPDATE deliveries d SET attempts = d.attempts + 1 FROM (SELECT d.place"  # noqa: S608  (constants only)
+    "UPDATE deliveries d SET attempts = d.attempts + 1,"  # noqa: S608  (constants only)
+    " due_at = COALESCE(CAST(:due_at AS timestamptz), d.due_at) FROM (SELECT d.place"
     "  FROM unnest(CAST(:documents AS uuid[]), CAST(:seqs AS bigint[]),"
     "   CAST(:generations AS smallint[])) AS r (document_id, seq, generation)"
     f"  CROSS JOIN LATERAL {_BY_KEY.format(end='LIMIT 1')}) r"
@@ -353,6 +367,7 @@ def record(
     connection.execute(_LOCK, values)
     current = is_current(connection, lease)
     rows = connection.execute(_RECORD, {**values, "current": current}).all()
+    delivery_results.store(connection, results)
     counts = Counter(DeliveryState(row.state) for row in rows)
     tallies.add(
         connection,
@@ -373,9 +388,22 @@ def record(
     return counts
 
 
-def mark_attempts(connection: Connection, lease: Lease, keys: Sequence[DeliveryKey]) -> None:
-    """Count an attempt before it is made: for destinations that may be killing their holders."""
+def mark_attempts(
+    connection: Connection,
+    lease: Lease,
+    keys: Sequence[DeliveryKey],
+    due_at: datetime | None = None,
+) -> None:
+    """Count an attempt before it is made: for destinations that may be killing their holders.
+
+    Args:
+        connection: within a transaction.
+        lease: under which it will be made.
+        keys: whose attempts.
+        due_at: when to try again if nobody lives to record this one.
+    """
     values = {
+        "due_at": due_at,
         "tenant_id": lease.tenant_id,
         "destination_id": lease.destination_id,
         "documents": [key.document_id for key in keys],

@@ -14,7 +14,7 @@ from app.domain.errors import DestinationKeyTaken
 from app.domain.routing import RoutingTable
 
 COLUMNS = (
-    "tenant_id, id, key, url, description, secret, enabled, timeout_seconds,"
+    "tenant_id, id, key, kind, url, description, secret, enabled, timeout_seconds,"
     " min_concurrency, max_concurrency, max_per_second, retry_schedule, max_age_seconds, body,"
     " topics, categories, min_confidence, uncertain, filter, events, documents,"
     " header_names, sealed_headers, auth_type, sealed_auth, signatures, old_secrets, parent_id,"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from dataclasses import dataclass
 from datetime import datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, text
 
@@ -27,6 +27,7 @@ class DocumentDelivery:
         seq: order number of the version.
         reason: why the destination gets it.
         due_at: of the next attempt, while the delivery is open.
+        result: what a collector returned.
     """
 
     destination_id: uuid.UUID
@@ -44,6 +45,7 @@ class DocumentDelivery:
     due_at: datetime | None
     attempted_at: datetime | None
     ended_at: datetime | None
+    result: Any
 
     @property
     def place(self) -> DeliveryPlace:
@@ -53,14 +55,17 @@ class DocumentDelivery:
 
 _PAGE = text(
     "SELECT d.destination_id, s.key AS destination_key,"
-    " s.url AS destination_url, d.version, d.seq, d.generation, d.reason,"
+    " NULLIF(s.url, '') AS destination_url, d.version, d.seq, d.generation, d.reason,"
     " d.state, d.attempts, d.last_status, d.last_error, d.created_at,"
-    " CASE WHEN d.ended_at IS NULL THEN d.due_at END AS due_at, d.attempted_at, d.ended_at"
+    " CASE WHEN d.ended_at IS NULL THEN d.due_at END AS due_at, d.attempted_at, d.ended_at,"
+    " v.value AS result"
     " FROM (SELECT * FROM deliveries WHERE tenant_id = :tenant_id AND document_id = :document_id"
     "  AND (CAST(:seq AS bigint) IS NULL OR (seq, destination_id, generation)"
     "   < (:seq, CAST(:destination_id AS uuid), CAST(:generation AS smallint)))"
     "  ORDER BY seq DESC, destination_id DESC, generation DESC LIMIT :limit) d"
     " LEFT JOIN destinations s ON s.tenant_id = :tenant_id AND s.id = d.destination_id"
+    " LEFT JOIN delivery_results v ON v.tenant_id = :tenant_id AND v.document_id = d.document_id"
+    "  AND v.seq = d.seq AND v.destination_id = d.destination_id AND v.generation = d.generation"
     " ORDER BY d.seq DESC, d.destination_id DESC, d.generation DESC"
 )
 

@@ -46,6 +46,18 @@ def reject(
     )
 
 
+def reason_of(connection: Connection, tenant_id: int, document_id: uuid.UUID) -> str | None:
+    """Return why a document was set aside, None when it was not."""
+    reason: str | None = connection.execute(
+        text(
+            "SELECT reason FROM rejected_documents WHERE tenant_id = :tenant_id"
+            " AND document_id = :document_id ORDER BY seq DESC LIMIT 1"
+        ),
+        {"tenant_id": tenant_id, "document_id": document_id},
+    ).scalar_one_or_none()
+    return reason
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeadMessage:
     """A queue message that was given up."""

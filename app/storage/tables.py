@@ -157,6 +157,9 @@ class DestinationRow(SQLModel, table=True):
     tenant_id: int = Field(primary_key=True, sa_type=Integer)
     id: uuid.UUID = Field(primary_key=True)
     key: str = Field(sa_type=Text)
+    kind: str = Field(
+        default="webhook", sa_type=Text, sa_column_kwargs={"server_default": text("'webhook'")}
+    )
     url: str = Field(sa_type=Text)
     description: str | None = Field(default=None, sa_type=Text)
     secret: str = Field(sa_type=Text)
@@ -328,6 +331,52 @@ class OperationalEvent(SQLModel, table=True):
     destination_id: uuid.UUID = Field()
     data: dict[str, Any] = Field(sa_type=JSON)
     created_at: datetime = Field(sa_type=Timestamp, sa_column_kwargs={"server_default": NOW})
+
+
+class DeliveryValue(SQLModel, table=True):
+    """What a collector returned for a delivery."""
+
+    __tablename__: ClassVar[str] = "delivery_results"
+
+    tenant_id: int = Field(primary_key=True, sa_type=Integer)
+    document_id: uuid.UUID = Field(primary_key=True)
+    seq: int = Field(primary_key=True, sa_type=BigInteger)
+    destination_id: uuid.UUID = Field(primary_key=True)
+    generation: int = Field(primary_key=True, sa_type=SmallInteger)
+    value: Any = Field(sa_type=JSON)
+
+
+class DeliveryStep(SQLModel, table=True):
+    """A call that a collector made while it worked on a delivery, and what came of it."""
+
+    __tablename__: ClassVar[str] = "delivery_steps"
+
+    tenant_id: int = Field(primary_key=True, sa_type=Integer)
+    document_id: uuid.UUID = Field(primary_key=True)
+    seq: int = Field(primary_key=True, sa_type=BigInteger)
+    destination_id: uuid.UUID = Field(primary_key=True)
+    generation: int = Field(primary_key=True, sa_type=SmallInteger)
+    number: int = Field(primary_key=True, sa_type=Integer)
+    key: str = Field(sa_type=Text)
+    child_document_id: uuid.UUID = Field()
+    child_seq: int = Field(sa_type=BigInteger)
+    child_destination_id: uuid.UUID = Field()
+    state: str = Field(sa_type=Text)
+    value: Any = Field(default=None, sa_type=JSON(none_as_null=True), nullable=True)
+    error: str | None = Field(default=None, sa_type=Text)
+    created_at: datetime = Field(sa_type=Timestamp, sa_column_kwargs={"server_default": NOW})
+    ended_at: datetime | None = Field(default=None, sa_type=Timestamp)
+
+
+class CollectorCarrier(SQLModel, table=True):
+    """A worker process that carries a collector, until ``expires_at`` unless it says so again."""
+
+    __tablename__: ClassVar[str] = "collector_carriers"
+
+    tenant_id: int = Field(primary_key=True, sa_type=Integer)
+    destination_id: uuid.UUID = Field(primary_key=True)
+    process: str = Field(primary_key=True, sa_type=Text)
+    expires_at: datetime = Field(sa_type=Timestamp)
 
 
 class CounterDelta(SQLModel, table=True):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Sequence
 
 from sqlalchemy import Connection, text
 
@@ -25,8 +26,12 @@ def take(connection: Connection, tenant_id: int, name: str, every_seconds: float
     )
 
 
-def waiting_destinations(connection: Connection, tenant_id: int) -> list[uuid.UUID]:
+def waiting_destinations(
+    connection: Connection, tenant_id: int, *, among: Sequence[uuid.UUID] | None = None
+) -> list[uuid.UUID]:
     """Return enabled destinations that have something due and nobody who holds them.
+
+    All of them, or those ``among`` some.
 
     A probe of two indexes per destination: a DISTINCT over the backlog costs 95 ms per million
     rows, this 4 ms for 1,000 destinations (design 2.5).
@@ -37,10 +42,11 @@ def waiting_destinations(connection: Connection, tenant_id: int) -> list[uuid.UU
             " ON r.tenant_id = s.tenant_id AND r.destination_id = s.id"
             " WHERE s.tenant_id = :tenant_id AND s.deleted_at IS NULL AND s.enabled"
             " AND s.paused_at IS NULL"
+            " AND (CAST(:among AS uuid[]) IS NULL OR s.id = ANY(CAST(:among AS uuid[])))"
             " AND (r.holder IS NULL OR r.lease_expires_at < clock_timestamp())"
             " AND (r.blocked_until IS NULL OR r.blocked_until < clock_timestamp())"
             f" AND {SOMETHING_DUE.format(tenant='s.tenant_id', id='s.id')}"
         ),
-        {"tenant_id": tenant_id},
+        {"tenant_id": tenant_id, "among": None if among is None else list(among)},
     )
     return [row.id for row in rows]

@@ -1,0 +1,1 @@
+"""Examples: documents to send, labels to train on, collectors to copy from."""

@@ -1,0 +1,1 @@
+"""Collectors to copy from. Run them with ``COLLECTORS=examples.collectors.ndjson_files``."""

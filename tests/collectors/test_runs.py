@@ -1,0 +1,394 @@
+"""What collectors do within one process: outcomes, calls, blocked loops, lifecycles."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from contextlib import asynccontextmanager
+
+import pytest
+
+from app.collectors import CallFailed, Context, Error, Ok, collector
+from app.domain.deliveries import RetryPolicy
+from app.domain.destinations import DestinationChanges
+from app.domain.documents import DEFAULT_TENANT
+from app.domain.errors import InvalidInput, SettingsInvalid
+from app.services.collectors import register_collectors, unavailable_collectors
+from app.services.destinations import change_destination, get_destination
+from tests.delivery.conftest import wait_until
+
+
+@collector("echo")
+async def echo(payload, ctx):  # noqa: ARG001
+    return Ok(payload.value)
+
+
+def answering(answer, **options):
+    """Return a collector that gives one answer."""
+
+    @collector("answer", **options)
+    async def give(payload, ctx):  # noqa: ARG001
+        if isinstance(answer, BaseException):
+            raise answer
+        return answer
+
+    return give
+
+
+@pytest.mark.parametrize(
+    ("answer", "state", "error"),
+    [
+        (Ok({"n": 1}), "delivered", None),
+        (Ok(), "delivered", None),
+        (Error("later"), "pending", "later"),
+        (Error("never", permanent=True), "failed", "never"),
+        (ValueError("oh\0 no"), "pending", "ValueError: oh\ufffd no"),
+        (SystemExit(3), "pending", "SystemExit: 3"),
+        (CallFailed("x", "gone"), "failed", "The call of 'x' failed: gone"),
+        (17, "pending", "it returned int, and neither Ok nor Error"),
+        (Ok(object()), "pending", "it cannot"),
+        (Ok("x" * 300_000), "delivered", "its value of 300002 bytes was not kept"),
+    ],
+    ids=[
+        "a value",
+        "no value",
+        "an error",
+        "a permanent error",
+        "an exception",
+        "an exit",
+        "a failed call",
+        "neither",
+        "no JSON",
+        "too large a value",
+    ],
+)
+def test_an_answer_becomes_an_outcome(make_carrier, desk, answer, state, error):
+    carrier = make_carrier(answering(answer))
+    row = desk.attempted(desk.store(carrier, "answer"))
+    assert (row.state, row.attempts, row.last_status) == (state, 1, None)
+    if isinstance(answer, Ok) and not isinstance(answer.value, str | dict | None):
+        assert "is not JSON" in row.last_error
+    else:
+        assert (row.last_error or "").startswith(error or "")
+        assert (row.last_error is None) == (error is None)
+
+
+def test_retry_after_is_waited_for(make_carrier, desk):
+    carrier = make_carrier(answering(Error("busy", retry_after=600)))
+    row = desk.attempted(desk.store(carrier, "answer"))
+    assert 600 <= (row.due_at - row.attempted_at).total_seconds() < 800
+
+
+def test_a_run_that_takes_too_long_is_cancelled_and_tried_again(make_carrier, desk):
+    cancelled = threading.Event()
+
+    @collector("slow", timeout_seconds=0.2)
+    async def slow(payload, ctx):  # noqa: ARG001
+        try:
+            await asyncio.sleep(60)
+        finally:
+            cancelled.set()
+
+    carrier = make_carrier(slow)
+    row = desk.attempted(desk.store(carrier, "slow"))
+    assert (row.state, row.last_error) == ("pending", "no result within 0.2 s")
+    assert cancelled.wait(5)
+
+
+def test_calls_return_values_in_order_and_waiting_takes_no_place(make_carrier, desk):
+    @collector("tree")
+    async def tree(payload, ctx):
+        depth = payload.value["depth"]
+        if depth == 0:
+            return Ok(1)
+        left, right = await ctx.gather(("tree", {"depth": depth - 1}), ("tree", {"depth": 0}))
+        alone = await ctx.call("echo", [depth])
+        return Ok(left + right + alone[0])
+
+    # One place for all: a parent that kept it would wait for its own children for ever.
+    carrier = make_carrier(tree, echo, concurrency=1)
+    row = desk.ended(desk.store(carrier, "tree", '{"depth": 4}'))
+    assert (row.state, row.value) == ("delivered", 15)
+    steps = desk.rows.execute("SELECT state, count(*) FROM delivery_steps GROUP BY state")
+    assert [tuple(one) for one in steps] == [("done", 12)]
+
+
+def test_a_call_that_fails_is_an_exception_where_it_is_awaited(make_carrier, desk):
+    @collector("refuse")
+    async def refuse(payload, ctx):  # noqa: ARG001
+        return Error("not this one", permanent=True)
+
+    @collector("careful")
+    async def careful(payload, ctx):  # noqa: ARG001
+        try:
+            await ctx.call("refuse", {})
+        except CallFailed as error:
+            return Ok([error.key, error.reason])
+
+    @collector("careless")
+    async def careless(payload, ctx):  # noqa: ARG001
+        return Ok(await ctx.call("refuse", {}))
+
+    @collector("lost")
+    async def lost(payload, ctx):  # noqa: ARG001
+        return Ok(await ctx.call("nobody", {}))
+
+    carrier = make_carrier(refuse, careful, careless, lost)
+    caught = desk.ended(desk.store(carrier, "careful"))
+    assert caught.value == ["refuse", "not this one"]
+    uncaught = desk.ended(desk.store(carrier, "careless"))
+    assert (uncaught.state, uncaught.attempts) == ("failed", 1)
+    missing = desk.attempted(desk.store(carrier, "lost"))
+    assert missing.state == "pending"
+    assert missing.last_error == "LookupError: no destination has the key 'nobody'"
+
+
+def test_a_second_run_repeats_no_call_that_was_made(make_carrier, desk):
+    made: list[str] = []
+
+    @collector("count")
+    async def count(payload, ctx):  # noqa: ARG001
+        made.append("child")
+        return Ok(len(made))
+
+    @collector("parent")
+    async def parent(payload, ctx):
+        first = await ctx.call("count", {})
+        if payload.attempt == 1:
+            return Error("once more")
+        return Ok([first, await ctx.call("count", {})])
+
+    carrier = make_carrier(count, parent, policy=RetryPolicy(ladder_seconds=(0.1,), jitter=0))
+    row = desk.ended(desk.store(carrier, "parent"))
+    assert (row.attempts, row.value, made) == (2, [1, 2], ["child"] * 2)
+
+
+def test_a_function_that_changed_its_calls_is_not_given_others_values(make_carrier, desk):
+    asked = iter(["echo", "other"])
+
+    @collector("other")
+    async def other(payload, ctx):  # noqa: ARG001
+        return Ok("other")
+
+    @collector("parent")
+    async def parent(payload, ctx):  # noqa: ARG001
+        await ctx.call(next(asked), {})
+        return Error("once more")
+
+    carrier = make_carrier(
+        echo, other, parent, policy=RetryPolicy(ladder_seconds=(0.1, 60), jitter=0)
+    )
+    row = desk.attempted(desk.store(carrier, "parent"), 2)
+    assert row.last_error.startswith("ReplayDiverged: call 1 is recorded as one of 'echo'")
+
+
+def test_who_waits_for_long_is_not_due_and_is_given_back_at_the_end(make_carrier, desk):
+    runs = []
+    release = threading.Event()
+
+    @collector("child")
+    async def child(payload, ctx):  # noqa: ARG001
+        await asyncio.to_thread(release.wait, 30)
+        return Ok("at last")
+
+    @collector("parent")
+    async def parent(payload, ctx):
+        runs.append(payload.attempt)
+        return Ok(await ctx.call("child", {}))
+
+    carrier = make_carrier(child, parent, lease_seconds=3.0)
+    document = desk.store(carrier, "parent")
+
+    def parked():
+        row = desk.rows.row(document)
+        return row if row.attempts == 1 and row.attempted_at is None else None
+
+    row = wait_until(parked)
+    assert row.state == "pending"
+    release.set()
+    row = desk.ended(document)
+    assert (row.value, row.attempts, runs) == ("at last", 1, [1])
+    release.clear()
+    document = desk.store(carrier, "parent")
+    wait_until(parked)
+    threading.Timer(0.5, release.set).start()
+    carrier.stop()
+    row = desk.rows.row(document)
+    assert (row.state, row.attempts) == ("pending", 0)
+    second = make_carrier(child, parent)
+    second.rung.set()
+    assert desk.ended(document).value == "at last"
+    assert runs == [1, 1, 1]
+
+
+def test_a_collector_that_blocks_costs_no_lease_and_ends_the_process_in_order(
+    make_carrier, desk, ended
+):
+    release = threading.Event()
+
+    @collector("block")
+    async def block(payload, ctx):  # noqa: ARG001
+        release.wait(30)
+        return Ok()
+
+    @collector("patient", timeout_seconds=0.5)
+    async def patient(payload, ctx):  # noqa: ARG001
+        await asyncio.sleep(0.3)
+        return Ok("unharmed")
+
+    carrier = make_carrier(block, patient, most_seconds=3.0, lease_seconds=1.0)
+    other = desk.store(carrier, "patient")
+    wait_until(lambda: desk.rows.row(other).state == "delivered")
+    document = desk.store(carrier, "block")
+    innocent = desk.store(carrier, "patient")
+    assert ended.wait(15)
+    assert ended.how == "in order"
+    release.set()
+    row = desk.attempted(document)
+    assert (row.state, row.attempts) == ("pending", 1)
+    assert row.last_error == "it blocked the event loop of its process for 3 s"
+    # Three lease lengths went by, and nobody had to take over.
+    runtime = desk.rows.execute("SELECT lost_leases FROM destination_runtime")
+    assert {one.lost_leases for one in runtime} == {0}
+    assert desk.rows.row(innocent).attempts in {0, 1}
+    assert desk.rows.row(innocent).last_error is None
+
+
+def test_a_task_of_a_collector_cannot_end_the_loop_of_all(make_carrier, desk):
+    @collector("quit")
+    async def leave(payload, ctx):  # noqa: ARG001
+        async def out():
+            raise SystemExit(1)
+
+        await asyncio.gather(out())
+        return Ok()
+
+    carrier = make_carrier(leave, echo)
+    assert desk.attempted(desk.store(carrier, "quit")).last_error == "SystemExit: 1"
+    assert desk.ended(desk.store(carrier, "echo", "still here")).value == "still here"
+
+
+def test_where_nobody_knows_who_blocks_the_process_ends_at_once(make_carrier, desk, ended):
+    release = threading.Event()
+
+    @collector("block")
+    async def block(payload, ctx):  # noqa: ARG001
+        async def part():
+            release.wait(30)
+
+        await asyncio.gather(part())
+        return Ok()
+
+    carrier = make_carrier(block, most_seconds=1.0)
+    document = desk.store(carrier, "block")
+    assert ended.wait(15)
+    release.set()
+    assert ended.how == "at once"
+    assert desk.rows.row(document).attempts == 0
+
+
+def test_a_lifecycle_fills_the_context_and_one_that_fails_holds_up_no_other(make_carrier, desk):
+    events = []
+    broken = threading.Event()
+    broken.set()
+
+    class Counting(Context):
+        calls: int
+
+    async def opened(ctx):  # without its decorator
+        ctx.calls = 0
+        events.append("open")
+        yield
+        events.append(f"close after {ctx.calls}")
+
+    @asynccontextmanager
+    async def failing(ctx):  # noqa: ARG001
+        if broken.is_set():
+            raise ConnectionError("no database")
+        yield
+
+    @collector("counting", lifecycle=opened, ctx=Counting)
+    async def counting(payload, ctx):  # noqa: ARG001
+        ctx.calls += 1
+        return Ok(ctx.calls)
+
+    @collector("waiting", lifecycle=failing)
+    async def waiting(payload, ctx):  # noqa: ARG001
+        return Ok("now")
+
+    carrier = make_carrier(counting, waiting)
+    held_up = desk.store(carrier, "waiting")
+    assert [desk.ended(desk.store(carrier, "counting")).value for _ in range(2)] == [1, 2]
+    found = [get_destination(carrier.engine, 1, one) for one in carrier.destinations.values()]
+    away = unavailable_collectors(carrier.engine, DEFAULT_TENANT, found)
+    assert away == {carrier.destinations["waiting"]}
+    assert desk.rows.row(held_up).state == "pending"
+    broken.clear()
+    assert desk.ended(held_up).value == "now"
+    carrier.stop()
+    assert events == ["open", "close after 2"]
+
+
+def test_deliveries_wait_for_a_collector_that_no_process_carries(make_carrier, desk, engine):
+    carrier = make_carrier(echo)
+    assert desk.ended(desk.store(carrier, "echo", "first")).value == "first"
+    found = [get_destination(engine, DEFAULT_TENANT, carrier.destinations["echo"])]
+    assert unavailable_collectors(engine, DEFAULT_TENANT, found) == set()
+    carrier.stop()
+    assert unavailable_collectors(engine, DEFAULT_TENANT, found) == {found[0].id}
+    waiting = desk.store(carrier, "echo", "second")
+
+    @collector("other")
+    async def other(payload, ctx):  # noqa: ARG001
+        return Ok("not echo")
+
+    # A process that carries another one leaves it alone.
+    strange = make_carrier(other)
+    assert desk.ended(desk.store(strange, "other")).value == "not echo"
+    assert (desk.rows.row(waiting).state, desk.rows.row(waiting).attempts) == ("pending", 0)
+    make_carrier(echo)
+    assert desk.ended(waiting).value == "second"
+
+
+def test_the_code_says_what_a_collector_takes(engine, yard):
+    yard.destination("http://hook.example/", key="hook")
+    spec = answering(Ok(), topics=["a.*"], categories=["sci.space"], timeout_seconds=600)
+    ids = register_collectors(engine, DEFAULT_TENANT, [spec])
+    assert register_collectors(engine, DEFAULT_TENANT, [spec]) == ids
+    first = get_destination(engine, DEFAULT_TENANT, ids["answer"])
+    assert (first.topics, first.categories, first.timeout_seconds) == (["a.*"], ["sci.space"], 600)
+    with pytest.raises(InvalidInput, match="The code of a collector says this"):
+        change_destination(
+            engine, DEFAULT_TENANT, first.id, DestinationChanges(url="http://a.example/")
+        )
+    change_destination(engine, DEFAULT_TENANT, first.id, DestinationChanges(min_confidence=0.5))
+    register_collectors(engine, DEFAULT_TENANT, [answering(Ok(), topics=["b"])])
+    second = get_destination(engine, DEFAULT_TENANT, first.id)
+    assert (second.topics, second.categories, second.min_confidence) == (["b"], [], 0.5)
+
+    @collector("hook")
+    async def hook(payload, ctx):  # noqa: ARG001
+        return Ok()
+
+    with pytest.raises(SettingsInvalid, match="a webhook destination has this key"):
+        register_collectors(engine, DEFAULT_TENANT, [hook])
+
+
+def test_who_is_killed_by_a_document_begins_it_again_by_the_ladder(make_carrier, desk):
+    carrier = make_carrier(echo)
+    destination = carrier.destinations["echo"]
+    wait_until(lambda: carrier.parts.host.ready)
+    carrier.stop()
+    document = desk.store(carrier, "echo")
+    # Two processes died of it, and a third has marked the last attempt that it may have.
+    desk.rows.execute(
+        "INSERT INTO destination_runtime (tenant_id, destination_id, epoch, holder,"
+        " lease_expires_at, lost_leases) VALUES (1, :id, 7, 'dead', now() - interval '1 s', 2)"
+        " ON CONFLICT (tenant_id, destination_id) DO UPDATE SET holder = 'dead',"
+        " lease_expires_at = EXCLUDED.lease_expires_at, lost_leases = 2",
+        id=destination,
+    )
+    desk.rows.execute("UPDATE deliveries SET attempts = 10")
+    make_carrier(echo)
+    row = desk.ended(document)
+    assert (row.state, row.last_error) == ("failed", "10 attempts began and none came back")

@@ -1,0 +1,1 @@
+"""Collectors at work: their loop, their calls, and what makes attempts of them."""
