@@ -37,8 +37,9 @@ from app.domain.predictions import Prediction
 from app.domain.routing import Route
 from app.local.folder import DataFolder
 from app.local.servers import PrivateServers
-from app.storage import deliveries, destinations
+from app.storage import destinations
 from app.storage.documents import IncomingDocument
+from app.storage.due import read_due
 from app.storage.engine import make_engine, transaction
 from app.storage.ingest import ClassifiedChunk, apply
 from app.storage.migrate import migrate
@@ -110,11 +111,10 @@ def run_bare(database_url: str, destination: Destination) -> None:
     """Child process: send every body once, as fast as aiohttp does."""
     engine = make_engine(database_url, application_name="bench")
     with transaction(engine) as connection:
-        page = deliveries.read_due(
+        page = read_due(
             connection,
             DEFAULT_TENANT,
             destination.id,
-            after_seq=0,
             max_rows=10**6,
             max_bytes=10**10,
         )

@@ -27,6 +27,7 @@ from app.storage import (
 )
 from app.storage.deliveries import DeliveryKey, DeliveryResult, PlannedDelivery
 from app.storage.documents import IncomingDocument, Winner
+from app.storage.due import FreshOrder, Position, has_due, read_due
 from app.storage.receipts import ChunkCounts
 from bench.explain import Call
 from bench.world import CHUNK, TENANT, World
@@ -62,11 +63,11 @@ def _plan(connection: Connection, world: World) -> object:
 
 
 def _read(connection: Connection, destination_id: uuid.UUID, after_seq: int) -> object:
-    return deliveries.read_due(
+    return read_due(
         connection,
         TENANT,
         destination_id,
-        after_seq=after_seq,
+        order=FreshOrder(after=Position(0, after_seq)),
         max_rows=PAGE,
         max_bytes=1 << 20,
     )
@@ -142,15 +143,11 @@ STATEMENTS: Mapping[str, Call] = {
     ),
     "read what is due, from the middle": _read_behind,
     "read what is due, all parked": lambda connection, world: _read(connection, world.parked, 0),
-    "anything due? yes": lambda connection, world: deliveries.has_due(
+    "anything due? yes": lambda connection, world: has_due(
         connection, TENANT, world.busy.destination_id
     ),
-    "anything due? all parked": lambda connection, world: deliveries.has_due(
-        connection, TENANT, world.parked
-    ),
-    "anything due? nothing": lambda connection, world: deliveries.has_due(
-        connection, TENANT, world.quiet
-    ),
+    "anything due? all parked": lambda connection, world: has_due(connection, TENANT, world.parked),
+    "anything due? nothing": lambda connection, world: has_due(connection, TENANT, world.quiet),
     "record 100 results": _record,
     "mark 100 attempts": lambda connection, world: deliveries.mark_attempts(
         connection, world.busy, _keys(world)[:100]

@@ -7,10 +7,13 @@ from datetime import UTC
 
 import orjson
 
+from app.domain.batches_out import batch_id, together, with_id
+from app.domain.cloudevents_out import BATCH as CLOUDEVENTS_BATCH
 from app.domain.cloudevents_out import DEFAULT_SOURCE, binary, structured
 from app.domain.deliveries import Outcome, OutcomeKind, RetryPolicy
 from app.domain.destinations import Body, Destination
 from app.domain.envelopes import (
+    JSON,
     DocumentData,
     Payload,
     document_classified,
@@ -19,7 +22,8 @@ from app.domain.envelopes import (
     webhook_id,
 )
 from app.domain.text import clean
-from app.storage.deliveries import DeliveryKey, DeliveryResult, DueDelivery
+from app.storage.deliveries import DeliveryKey, DeliveryResult
+from app.storage.due import DueDelivery
 from worker.conclusions import Attempted, Conclusions
 from worker.sender import Sender
 from worker.targets import Target, Targets
@@ -61,6 +65,19 @@ class Attempts:
             outcome = await self._sender.send(target, _webhook_id(due), payload)
         return self.conclusions.conclude(due, outcome, policy)
 
+    async def make_together(
+        self, unit: Sequence[DueDelivery], target: Target, policy: RetryPolicy
+    ) -> list[Attempted]:
+        """Send several deliveries in one request; never raises but when it is cancelled."""
+        try:
+            payload = payload_of_batch(unit, target)
+        except (orjson.JSONEncodeError, ValueError, RecursionError) as error:
+            outcome = Outcome(kind=OutcomeKind.PERMANENT, error=clean(f"no JSON: {error}"))
+        else:
+            outcome = await self._sender.send(target, batch_id(map(_webhook_id, unit)), payload)
+        moment = self.conclusions.moment()
+        return [self.conclusions.conclude(due, outcome, policy, moment=moment) for due in unit]
+
     def abandon(self, keys: Sequence[DeliveryKey]) -> None:
         """No request waits for another delivery."""
 
@@ -98,6 +115,14 @@ def payload_of(due: DueDelivery, body: Body, source: str = DEFAULT_SOURCE) -> Pa
         return document_classified(planned_at, data)
     event_of = structured if body == "cloudevents" else binary
     return event_of(source, _webhook_id(due), planned_at, data)
+
+
+def payload_of_batch(unit: Sequence[DueDelivery], target: Target) -> Payload:
+    """Return what several deliveries carry together."""
+    parts = [(_webhook_id(due), payload_of(due, target.body, target.source).body) for due in unit]
+    if target.body == "envelope":
+        return together([with_id(*part) for part in parts], target.batch_format, JSON)
+    return together([body for _, body in parts], target.batch_format, CLOUDEVENTS_BATCH)
 
 
 def _webhook_id(due: DueDelivery) -> str:

@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from app.domain.deliveries import (
     FAILED,
@@ -19,7 +19,8 @@ from app.domain.deliveries import (
     next_step,
 )
 from app.domain.destinations import Destination
-from app.storage.deliveries import DeliveryKey, DeliveryResult, DueDelivery
+from app.storage.deliveries import DeliveryKey, DeliveryResult
+from app.storage.due import DueDelivery
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +30,13 @@ class Attempted:
     outcome: Outcome
     step: NextStep
     result: DeliveryResult
+
+
+class Moment(NamedTuple):
+    """When an attempt ended, and a number in [0, 1) that spreads what follows from it."""
+
+    at: datetime
+    chance: float
 
 
 def _now() -> datetime:
@@ -57,6 +65,7 @@ class Conclusions:
         *,
         value: str | None = None,
         final: bool = False,
+        moment: Moment | None = None,
     ) -> Attempted:
         """Return what follows from an attempt that has ended.
 
@@ -66,8 +75,9 @@ class Conclusions:
             policy: how long to go on.
             value: JSON that is to be kept with a success.
             final: no other attempt is to be made.
+            moment: of the attempt's end; the same one for all that travelled together.
         """
-        now = self._now()
+        now, chance = moment or self.moment()
         attempts = due.attempts + 1
         step = (
             FAILED
@@ -77,7 +87,7 @@ class Conclusions:
                 Attempt(number=attempts, open_since=due.open_since, last_status=due.last_status),
                 policy,
                 now=now,
-                random=self._random,
+                random=lambda: chance,
             )
         )
         return Attempted(
@@ -94,6 +104,10 @@ class Conclusions:
                 value=value,
             ),
         )
+
+    def moment(self) -> Moment:
+        """Return the present one."""
+        return Moment(self._now(), self._random())
 
     def due_if_lost(self, due: DueDelivery, policy: RetryPolicy) -> datetime | None:
         """Return when to try again if this process dies of the attempt, None for at once.
@@ -147,6 +161,11 @@ class Attempting(Protocol):
         None when it now waits for other deliveries, and nothing is under way: ``resume`` is called
         when it is to be made again.
         """
+
+    async def make_together(
+        self, unit: Sequence[DueDelivery], target: Any, policy: RetryPolicy
+    ) -> list[Attempted]:
+        """Attempt several deliveries in one request, which comes to the same for all of them."""
 
     def abandon(self, keys: Sequence[DeliveryKey]) -> None:
         """Forget attempts that wait."""

@@ -7,23 +7,22 @@ from collections.abc import Awaitable, Callable
 
 from app.domain.concurrency import Concurrency
 from app.domain.deliveries import Outcome
-from app.storage.deliveries import DueDelivery
-from worker.workload import Budget
+from worker.workload import Budget, Unit
 
 FLOOR_SOCKETS = 4
 """What each destination may have in flight however many others hang."""
 
 Waiting = Callable[[], int]
-Take = Callable[[], DueDelivery | None]
-Settle = Callable[[DueDelivery], Awaitable[Outcome | None]]
+Take = Callable[[], Unit | None]
+Settle = Callable[[Unit], Awaitable[Outcome | None]]
 
 
 class Dispatch:
     """The requests in flight to one destination.
 
-    A task takes the next row as soon as its last one is settled, so that a quick receiver costs no
-    task per request. It ends when there is no row, or when the limit has no place for it any more;
-    others start when the limit has risen, or when the time has come that it waits for.
+    A task takes what comes next as soon as its last request is settled, so that a quick receiver
+    costs no task per request. It ends when there is nothing, or when the limit has no place for it
+    any more; others start when the limit has risen, or when the time has come that it waits for.
     """
 
     def __init__(
@@ -41,9 +40,9 @@ class Dispatch:
         Args:
             concurrency: gives the places, and hears what came of each request.
             sockets: of the process; each request beyond the floor takes one.
-            waiting: how many rows could be sent now.
-            take: the next row, None when nothing may be sent now.
-            settle: sends a row; None when that took no request. Never raises.
+            waiting: how many requests could be made now.
+            take: what the next one carries, None when nothing may be sent now.
+            settle: sends it; None when that took no request. Never raises.
             on_drained: called when nothing is in flight any more.
         """
         self._concurrency = concurrency
@@ -56,13 +55,13 @@ class Dispatch:
         self._tasks: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._setting_out = 0
-        """Places that are taken for a row each, which is still among those that wait."""
+        """Places that are taken for a request each, which is still among those that wait."""
 
     def __len__(self) -> int:
         return len(self._tasks)
 
     def start(self) -> None:
-        """Start a task for each row that waits, as far as there are places."""
+        """Start a task for each request that waits, as far as there are places."""
         now = self._loop.time()
         while self._waiting() > self._setting_out:
             is_beyond_floor = len(self._tasks) >= FLOOR_SOCKETS
@@ -103,10 +102,10 @@ class Dispatch:
         try:
             while place:
                 self._setting_out -= 1
-                due = self._take()
-                if due is None:
+                unit = self._take()
+                if unit is None:
                     break
-                outcome = await self._settle(due)
+                outcome = await self._settle(unit)
                 now = self._loop.time()
                 self._concurrency.release(place, outcome, now)
                 place = self._concurrency.acquire(now)

@@ -31,9 +31,10 @@ from app.domain.deliveries import Outcome
 from app.domain.delivery_rules import MAX_CONCURRENCY
 from app.domain.destinations import Destination
 from app.domain.throttle import Throttle, ThrottleState
-from app.storage.deliveries import DeliveryResult, DueDelivery
+from app.storage.deliveries import DeliveryResult
+from app.storage.due import DueDelivery, FreshOrder
 from app.storage.leases import Lease
-from worker.conclusions import Attempting
+from worker.conclusions import Attempted, Attempting
 from worker.dispatch import Dispatch
 from worker.lease_keeper import LeaseKeeper
 from worker.outbox import Outbox
@@ -41,7 +42,7 @@ from worker.reading import LINGER_SECONDS, PAGE_BYTES, Cursor, Schedule
 from worker.recorder import Recorder
 from worker.suspended import Suspended
 from worker.targets import TargetUnusable
-from worker.workload import Budget, Workload
+from worker.workload import Budget, Unit, Workload
 
 LOG = structlog.get_logger(__name__)
 
@@ -194,6 +195,8 @@ class Holder:
             self._forget_stale()
             if not self._should_read():
                 await self._sleep()
+                # Rows that waited for others may have waited long enough.
+                self._send_more()
                 continue
             was_busy = self._busy
             try:
@@ -235,15 +238,14 @@ class Holder:
         return len(self._dispatch) > 0 or len(self._workload) > 0 or len(self._suspended) > 0
 
     def _should_read(self) -> bool:
-        has_room = (
-            self._schedule.is_low(len(self._workload))
-            and self._workload.room_bytes > 0
-            and self._results.backlog < MAX_UNRECORDED
-        )
+        has_room = self._workload.room_bytes > 0 and self._results.backlog < MAX_UNRECORDED
         if not has_room or not self._keeper.sure:
             return False
-        is_time = self._loop.time() >= self._schedule.next_at
-        return is_time or self._schedule.more or self._bell.unheard
+        is_time = self._loop.time() >= self._schedule.next_at or self._bell.unheard
+        if self._schedule.is_low(len(self._workload)):
+            return is_time or self._schedule.more
+        # What has come may belong in front of what is queued.
+        return is_time and self._workload.queue != "fifo"
 
     def _forget_stale(self) -> None:
         now = self._loop.time()
@@ -255,22 +257,27 @@ class Holder:
             self._emptied_at = self._schedule.next_at = now
 
     async def _read(self) -> int:
+        queue = self._workload.queue
         max_bytes = min(PAGE_BYTES, self._workload.room_bytes)
         self._bell.heard = self._bell.rings
         number = self._workload.begin_read()
         began_at = self._loop.time()
         destination, page = await self._parts.outbox.read(
             self.lease,
-            after_seq=self._cursor.begin(began_at),
+            order=FreshOrder(
+                queue=queue,
+                after=self._cursor.begin(began_at),
+                known=() if queue == "fifo" else self._workload.known_seqs,
+            ),
             max_rows=self._schedule.begin(began_at),
             max_bytes=max_bytes,
             # While rows are waiting here, a message would tell nothing new.
-            clear_doorbell=len(self._workload) == 0,
+            clear_doorbell=len(self._workload) == 0 or queue != "fifo",
         )
         self._configure(destination)
         await self._note_blocked()
         self._cursor.end(page.fresh)
-        new = self._workload.admit(number, page)
+        new = self._workload.admit(number, page, full=self._schedule.is_full(page))
         self._schedule.end(page, new=new, max_bytes=max_bytes, now=self._loop.time())
         self.found_work = self.found_work or new > 0
         return new
@@ -294,6 +301,9 @@ class Holder:
                 destination.max_per_second,
                 self._loop.time(),
             )
+            self._workload.configure(
+                queue=destination.queue, ordered=destination.ordered, batch=destination.batching
+            )
             self._policy = destination.retry_policy(self._parts.attempts.conclusions.policy)
             self._destination = destination
 
@@ -306,6 +316,9 @@ class Holder:
         now = self._loop.time()
         # Behind its time a read waits for room, which wakes us; the pause is for lost wakes.
         until = self._schedule.next_at if self._schedule.next_at > now else now + LINGER_SECONDS
+        ready_at = self._workload.ready_at(now)
+        if ready_at is not None and ready_at > now:
+            until = min(until, ready_at)
         with suppress(TimeoutError):
             async with asyncio.timeout_at(until):
                 await self._wake.wait()
@@ -316,31 +329,52 @@ class Holder:
         self._dispatch.start()
 
     def _waiting(self) -> int:
-        return len(self._workload) if self._may_send else 0
+        return self._workload.ready(self._loop.time()) if self._may_send else 0
 
     @property
     def _may_send(self) -> bool:
         return self._stop_by is None and self._keeper.sure and not (self._barred or self._yielding)
 
-    def _take(self) -> DueDelivery | None:
+    def _take(self) -> Unit | None:
         if not self._may_send:
             return None
         if self._schedule.more and self._schedule.is_low(len(self._workload) - 1):
             self._wake.set()
-        return self._workload.take()
+        return self._workload.take(self._loop.time())
 
-    async def _settle(self, due: DueDelivery) -> Outcome | None:
-        """Bring a row to its result; None when that took no request."""
+    async def _settle(self, unit: Unit) -> Outcome | None:
+        """Bring rows to their results; None when that took no request."""
         try:
-            if ended := self._parts.attempts.conclusions.without_request(due, self._policy):
-                self._results.add(ended)
+            due = [row for row in unit if not self._end_without_request(row)]
+            if not due:
                 return None
-            return await self._attempt(due)
-        except Exception as error:  # noqa: BLE001  (the row stays pending, for the next lease)
+            if self._destination is not None and self._destination.batch is not None:
+                return await self._attempt_together(due)
+            return await self._attempt(due[0])
+        except Exception as error:  # noqa: BLE001  (the rows stay pending, for the next lease)
             self._log("delivery.attempt_failed", error=f"{type(error).__name__}: {error}")
             return None
         finally:
-            self._workload.ended(due)
+            for row in unit:
+                self._workload.ended(row, goes_on=row in self._suspended)
+
+    def _end_without_request(self, due: DueDelivery) -> bool:
+        ended = self._parts.attempts.conclusions.without_request(due, self._policy)
+        if ended is not None:
+            self._results.add(ended)
+        return ended is not None
+
+    async def _attempt_together(self, unit: Sequence[DueDelivery]) -> Outcome | None:
+        if self._target is None:
+            return None
+        if self._careful:
+            due_at = self._parts.attempts.conclusions.due_if_lost(unit[0], self._policy)
+            await self._parts.outbox.mark_attempts(self.lease, [one.key for one in unit], due_at)
+        attempted = await self._parts.attempts.make_together(unit, self._target, self._policy)
+        self._health = self._health.after(attempted[0].outcome, attempted[0].result.finished_at)
+        for one in attempted:
+            self._conclude(one)
+        return attempted[0].outcome
 
     async def _attempt(self, due: DueDelivery) -> Outcome | None:
         if self._target is None:
@@ -358,12 +392,15 @@ class Holder:
             self._suspended.add(due)
             return None
         self._suspended.discard(due)
-        self._results.add(attempted.result)
         self._health = self._health.after(attempted.outcome, attempted.result.finished_at)
+        self._conclude(attempted)
+        return attempted.outcome
+
+    def _conclude(self, attempted: Attempted) -> None:
+        self._results.add(attempted.result)
         if attempted.step.disable_destination:
             self._gone_because = attempted.outcome.error
             self._bar()
-        return attempted.outcome
 
     def _resume(self, due: DueDelivery) -> None:
         self._workload.resume(due)

@@ -22,13 +22,15 @@ from app.domain.throttle import ThrottleState
 from app.storage import (
     deliveries,
     destinations,
+    due,
     health,
     leases,
     operational_events,
     steps,
     webhook_keys,
 )
-from app.storage.deliveries import DeliveryKey, DeliveryResult, DuePage
+from app.storage.deliveries import DeliveryKey, DeliveryResult
+from app.storage.due import DuePage, FreshOrder
 from app.storage.engine import transaction
 from app.storage.leases import Lease
 
@@ -97,13 +99,19 @@ class Outbox:
         self._leases.shutdown(wait=False, cancel_futures=True)
 
     async def read(
-        self, lease: Lease, *, after_seq: int, max_rows: int, max_bytes: int, clear_doorbell: bool
+        self,
+        lease: Lease,
+        *,
+        order: FreshOrder,
+        max_rows: int,
+        max_bytes: int,
+        clear_doorbell: bool,
     ) -> Reading:
         """Read the configuration and what is due.
 
         Args:
             lease: says which destination.
-            after_seq: fresh rows begin behind this one.
+            order: of the rows never tried.
             max_rows: of both kinds together.
             max_bytes: of content, of each kind.
             clear_doorbell: clear the flag first. Whoever commits behind this read then rings.
@@ -114,11 +122,11 @@ class Outbox:
                 self._clear_doorbell(lease)
             with transaction(self._engine, durable=False) as connection:
                 destination = _configured(connection, lease)
-                page = deliveries.read_due(
+                page = due.read_due(
                     connection,
                     lease.tenant_id,
                     lease.destination_id,
-                    after_seq=after_seq,
+                    order=order,
                     max_rows=max_rows,
                     max_bytes=max_bytes,
                 )
@@ -193,7 +201,7 @@ class Outbox:
 
         def work() -> bool:
             with transaction(self._engine, durable=False) as connection:
-                return deliveries.has_due(connection, tenant_id, destination_id)
+                return due.has_due(connection, tenant_id, destination_id)
 
         return await self._in(self._work, work)
 

@@ -20,7 +20,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from app.domain.documents import DEFAULT_TENANT
 from app.domain.errors import DatabaseUnavailable, RouterFailed
 from app.domain.routers import Chosen, RoutedDocument
-from app.domain.routing import RoutingTable
+from app.domain.routing import Route, RoutingTable
 from app.storage import deliveries, tallies, unplanned, unregistered
 from app.storage.deliveries import PlannedDelivery
 from app.storage.destinations import DestinationCache
@@ -75,16 +75,16 @@ def plan(parts: Planning, tenant_id: int, documents: Sequence[UnplannedDocument]
     asked = dict(zip((one.mark for one in documents), answers, strict=True))
     chosen = {mark: answer for mark, answer in asked.items() if isinstance(answer, Chosen)}
     failures = {mark: answer for mark, answer in asked.items() if isinstance(answer, RouterFailed)}
-    versions = {one.mark: one.document.version for one in documents}
+    by_mark = {one.mark: one.document for one in documents}
     with transaction(parts.engine) as connection:
         try:
             with connection.begin_nested():
-                planned = _settle(connection, tenant_id, chosen, versions, parts.seal)
+                planned = _settle(connection, tenant_id, chosen, by_mark, parts.seal)
         except RouterFailed as error:
             with_urls = {mark for mark, one in chosen.items() if one.urls}
             failures |= dict.fromkeys(with_urls, error)
             rest = {mark: one for mark, one in chosen.items() if mark not in with_urls}
-            planned = _settle(connection, tenant_id, rest, versions, parts.seal)
+            planned = _settle(connection, tenant_id, rest, by_mark, parts.seal)
         errors = {mark: str(failure) for mark, failure in failures.items()}
         unplanned.put_off(connection, tenant_id, errors)
     if failures:
@@ -106,7 +106,7 @@ def _settle(
     connection: Connection,
     tenant_id: int,
     chosen: dict[Mark, Chosen],
-    versions: dict[Mark, int],
+    documents: dict[Mark, RoutedDocument],
     seal: Callable[[str], str],
 ) -> list[uuid.UUID]:
     claimed = unplanned.claim(connection, tenant_id, list(chosen))
@@ -117,15 +117,16 @@ def _settle(
         PlannedDelivery(
             document_id=mark.document_id,
             seq=mark.seq,
-            version=versions[mark],
-            destination_id=destination_id,
-            reason=reason,
+            version=documents[mark].version,
+            destination_id=route.destination_id,
+            reason=route.reason,
+            rank=route.rank(documents[mark].priority),
             batch_id=mark.batch_id,
         )
         for mark, one in mine.items()
-        for destination_id, reason in (
+        for route in (
             *one.routes,
-            *((children[url], reason) for url, reason in one.urls.items() if url in children),
+            *(Route(children[url], reason) for url, reason in one.urls.items() if url in children),
         )
     ]
     planned = deliveries.plan(connection, tenant_id, plans)

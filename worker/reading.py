@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from app.storage.deliveries import DueDelivery, DuePage
+from app.storage.due import START, DueDelivery, DuePage, Position
 from worker.workload import size_of
 
 SMALL_PAGE_ROWS = 100
@@ -33,24 +33,25 @@ class Cursor:
     """
 
     def __init__(self) -> None:
-        self._seq = 0
+        self._place = START
         self._looked_back_at = 0.0
         self._wrapped_at = 0.0
 
-    def begin(self, now: float) -> int:
+    def begin(self, now: float) -> Position:
         """Return where a read begins that starts now."""
+        rank, seq = self._place
         if now - self._wrapped_at >= WRAP_SECONDS:
-            self._seq = 0
+            self._place = START
         elif now - self._looked_back_at >= LOOK_BACK_EVERY_SECONDS:
-            self._seq = max(0, self._seq - LOOK_BACK_SEQ)
+            self._place = Position(rank, max(0, seq - LOOK_BACK_SEQ))
             self._looked_back_at = now
-        if self._seq == 0:
+        if self._place.seq == 0:
             self._wrapped_at = self._looked_back_at = now
-        return self._seq
+        return self._place
 
     def end(self, rows: Sequence[DueDelivery]) -> None:
         """Go on behind the rows that came back, or at the beginning when there were none."""
-        self._seq = rows[-1].key.seq if rows else 0
+        self._place = Position(rows[-1].rank, rows[-1].key.seq) if rows else START
 
 
 class Schedule:
@@ -79,10 +80,14 @@ class Schedule:
         self.more = False
         return self.rows
 
+    def is_full(self, page: DuePage) -> bool:
+        """Tell whether a page has all the rows that were asked for."""
+        return len(page.fresh) + len(page.retries) >= self.rows
+
     def end(self, page: DuePage, *, new: int, max_bytes: int, now: float) -> None:
         """A page has come back, with so many rows that were not known."""
-        full = len(page.fresh) + len(page.retries) >= self.rows
-        self.more = bool(page.fresh) and (full or sum(map(size_of, page.fresh)) >= max_bytes)
+        is_long = sum(map(size_of, page.fresh)) >= max_bytes
+        self.more = bool(page.fresh) and (is_long or self.is_full(page))
         self._pause_seconds = FIRST_PAUSE_SECONDS
         if new:
             self._poll_seconds = LINGER_SECONDS

@@ -6,7 +6,8 @@ import asyncio
 
 import structlog
 
-from app.storage.deliveries import DeliveryKey, DueDelivery
+from app.storage.deliveries import DeliveryKey
+from app.storage.due import DueDelivery
 from app.storage.leases import Lease
 from worker.outbox import Outbox
 

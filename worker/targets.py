@@ -10,6 +10,7 @@ from functools import partial
 from yarl import URL
 
 from app import __version__
+from app.domain.batches_out import BatchFormat
 from app.domain.cloudevents_out import DEFAULT_SOURCE
 from app.domain.credentials import header_lines
 from app.domain.destinations import Body, Destination
@@ -60,6 +61,7 @@ class Target:
         head: the part of a request's head that is the same for all.
         signers: current ones first.
         source: of CloudEvents.
+        batch_format: of what travels together.
     """
 
     origin: Origin
@@ -68,6 +70,7 @@ class Target:
     timeout_seconds: float
     body: Body
     source: str
+    batch_format: BatchFormat
 
     def request(self, webhook_id: str, timestamp: int, payload: Payload) -> bytes:
         """Return the bytes of a signed request."""
@@ -111,6 +114,7 @@ class Targets:
             timeout_seconds=destination.timeout_seconds,
             body=destination.body,
             source=self._source,
+            batch_format=batching.format if (batching := destination.batching) else "json",
         )
 
     def _headers(self, destination: Destination) -> dict[str, str]:

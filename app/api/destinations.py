@@ -14,7 +14,7 @@ from sqlalchemy import Engine
 
 from app.api.paging import link_next
 from app.api.parts import Parts, engine_of, parts_of
-from app.domain.delivery_rules import RetryInput
+from app.domain.delivery_rules import BatchInput, QueueKind, RetryInput
 from app.domain.destinations import (
     Body,
     Destination,
@@ -92,6 +92,9 @@ class DestinationOutput(BaseModel):
     concurrency: ConcurrencyOutput
     max_per_second: float | None
     retry: RetryInput
+    queue: QueueKind
+    ordered: bool
+    batch: BatchInput | None
     body: Body
     topics: list[str]
     categories: list[str]
@@ -174,8 +177,8 @@ def update_destination(
 ) -> DestinationOutput:
     """Change the fields that are sent.
 
-    Null clears `description`, `max_per_second`, `min_confidence`, `filter`, `headers` and `auth`.
-    `headers` are replaced as a whole.
+    Null clears `batch`, `description`, `max_per_second`, `min_confidence`, `filter`, `headers` and
+    `auth`. `headers` are replaced as a whole.
     """
     destination = change_destination(
         parts.engine, DEFAULT_TENANT, destination_id, changes, parts.vault

@@ -28,6 +28,7 @@ STATUS: dict[type[DocyardError], int] = {
     errors.EncryptionKeyMissing: 422,
     errors.ExceedsQueue: 413,
     errors.FilterInvalid: 422,
+    errors.DestinationInvalid: 422,
     errors.FormatUnsupported: 415,
     errors.HeadersInvalid: 422,
     errors.NotFound: 404,

@@ -15,6 +15,7 @@ import orjson
 from app.domain.envelopes import DOCUMENT_CLASSIFIED, JSON, DocumentData, Payload
 
 STRUCTURED = "application/cloudevents+json"
+BATCH = "application/cloudevents-batch+json"
 DEFAULT_SOURCE = "urn:docyard:documents"
 """Where PUBLIC_URL does not say who we are."""
 UNQUOTED = "".join(chr(code) for code in range(0x21, 0x7F) if chr(code) not in '"%')

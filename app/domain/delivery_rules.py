@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -14,6 +14,9 @@ MAX_RETRIES = 50
 LEAST_DELAY_SECONDS = 0.1
 MOST_DELAY_SECONDS = 7 * DAY
 MOST_AGE_SECONDS = 30 * DAY
+MAX_BATCH_ITEMS = 1000
+MAX_BATCH_BYTES = 16 * 1024 * 1024
+MAX_BATCH_WAIT_SECONDS = 60.0
 
 _STRICT = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
@@ -70,6 +73,51 @@ class RetryInput(BaseModel):
     ] = None
 
 
+class BatchInput(BaseModel):
+    """Documents that travel together: one signed request, accepted or tried again as a whole."""
+
+    model_config: ClassVar[ConfigDict] = _STRICT
+
+    max_items: Annotated[
+        int, Field(ge=1, le=MAX_BATCH_ITEMS, description="Documents in one request, at most.")
+    ] = 100
+    max_bytes: Annotated[
+        int,
+        Field(
+            ge=1024,
+            le=MAX_BATCH_BYTES,
+            description="Content in one request, at most; a document that is longer goes alone.",
+        ),
+    ] = 1024 * 1024
+    max_wait_seconds: Annotated[
+        float,
+        Field(
+            ge=0,
+            le=MAX_BATCH_WAIT_SECONDS,
+            description="How long a document waits for others before it goes with those there are.",
+        ),
+    ] = 1.0
+    format: Annotated[
+        Literal["json", "ndjson"],
+        Field(description="`json`: an array; `ndjson`: one document a line."),
+    ] = "json"
+
+
+QueueKind = Literal["fifo", "lifo", "priority"]
+Queue = Annotated[
+    QueueKind,
+    Field(
+        description="In which order it gets what is due: `fifo` the oldest first, `lifo` the"
+        " newest, `priority` the most urgent. Retries come in turn with either."
+    ),
+]
+Ordered = Annotated[
+    bool,
+    Field(
+        description="Whether the versions of one document come one after the other: never two in"
+        " flight, never an older one behind a newer."
+    ),
+]
 MaxPerSecond = Annotated[
     float | None,
     Field(

@@ -13,9 +13,17 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from app.domain.concurrency import Bounds
 from app.domain.credentials import Auth, Headers
 from app.domain.deliveries import RetryPolicy
-from app.domain.delivery_rules import ConcurrencyInput, MaxPerSecond, RetryInput
+from app.domain.delivery_rules import (
+    BatchInput,
+    ConcurrencyInput,
+    MaxPerSecond,
+    Ordered,
+    Queue,
+    QueueKind,
+    RetryInput,
+)
 from app.domain.documents import MAX_LABEL_LENGTH, Label
-from app.domain.errors import InvalidInput, Violation
+from app.domain.errors import DestinationInvalid, InvalidInput, Violation
 from app.domain.filters import parse_filter
 from app.domain.identifiers import new_id
 from app.domain.operational_events import subscription_fault
@@ -156,6 +164,9 @@ class DestinationInput(BaseModel):
     concurrency: ConcurrencyInput = ConcurrencyInput()
     max_per_second: MaxPerSecond = None
     retry: RetryInput = RetryInput()
+    queue: Queue = "fifo"
+    ordered: Ordered = False
+    batch: BatchInput | None = None
     body: BodyKind = "envelope"
     topics: TopicPatterns = []
     categories: Categories = []
@@ -173,8 +184,8 @@ class DestinationInput(BaseModel):
 class DestinationChanges(BaseModel):
     """What to change of a destination; fields that are left out stay as they are.
 
-    Null clears ``description``, ``max_per_second``, ``min_confidence``, ``filter``, ``headers`` and
-    ``auth``.
+    Null clears ``batch``, ``description``, ``max_per_second``, ``min_confidence``, ``filter``,
+    ``headers`` and ``auth``.
     """
 
     model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", hide_input_in_errors=True)
@@ -188,6 +199,9 @@ class DestinationChanges(BaseModel):
     concurrency: ConcurrencyInput = ConcurrencyInput()
     max_per_second: MaxPerSecond = None
     retry: RetryInput = RetryInput()
+    queue: Queue = "fifo"
+    ordered: Ordered = False
+    batch: BatchInput | None = None
     body: BodyKind = "envelope"
     topics: TopicPatterns = []
     categories: Categories = []
@@ -218,6 +232,9 @@ class Destination:
         min_concurrency, max_concurrency: bounds of the requests in flight, see ``bounds``.
         max_per_second: requests that may begin in a second, None for any number.
         retry_schedule, max_age_seconds: how long to go on, see ``retry_policy``.
+        queue: in which order it gets what is due.
+        ordered: whether versions of a document come one after the other.
+        batch: a ``BatchInput`` in JSON, None for one document a request.
         body: what a request carries.
         topics: patterns that it subscribes to, see ``app.domain.topics``.
         categories, min_confidence, uncertain, filter: which of the documents that are addressed to
@@ -247,6 +264,9 @@ class Destination:
     max_per_second: float | None = None
     retry_schedule: Sequence[float] | None = None
     max_age_seconds: float | None = None
+    queue: QueueKind = "fifo"
+    ordered: bool = False
+    batch: dict[str, Any] | None = None
     body: Body = "envelope"
     topics: Sequence[str] = ()
     categories: Sequence[str] = ()
@@ -282,6 +302,11 @@ class Destination:
         return replace(usual, **given) if given else usual
 
     @property
+    def batching(self) -> BatchInput | None:
+        """How documents travel together, None where each goes alone."""
+        return None if self.batch is None else BatchInput.model_validate(self.batch)
+
+    @property
     def sends(self) -> bool:
         """Whether its deliveries are sent now; otherwise they are held."""
         return self.enabled and self.paused_at is None
@@ -295,10 +320,11 @@ def make_destination(tenant_id: int, given: DestinationInput, *, now: datetime) 
     Raises:
         DestinationUrlRefused: the URL is not one that Docyard will call.
         FilterInvalid: the filter cannot be understood.
+        DestinationInvalid: two fields do not go together.
     """
     if given.filter is not None:
         parse_filter(given.filter, "/filter")
-    return Destination(
+    made = Destination(
         tenant_id=tenant_id,
         id=new_id(),
         key=given.key,
@@ -312,6 +338,9 @@ def make_destination(tenant_id: int, given: DestinationInput, *, now: datetime) 
         max_per_second=given.max_per_second,
         retry_schedule=given.retry.schedule_seconds,
         max_age_seconds=given.retry.max_age_seconds,
+        queue=given.queue,
+        ordered=given.ordered,
+        batch=None if given.batch is None else given.batch.model_dump(),
         body=given.body,
         topics=given.topics,
         categories=given.categories,
@@ -326,6 +355,8 @@ def make_destination(tenant_id: int, given: DestinationInput, *, now: datetime) 
         created_at=now,
         updated_at=now,
     )
+    _check_together(made)
+    return made
 
 
 def changed(destination: Destination, changes: DestinationChanges, *, now: datetime) -> Destination:
@@ -337,6 +368,7 @@ def changed(destination: Destination, changes: DestinationChanges, *, now: datet
         DestinationUrlRefused: the URL is not one that Docyard will call.
         FilterInvalid: the filter cannot be understood.
         InvalidInput: the code of a collector says these fields.
+        DestinationInvalid: two fields do not go together.
     """
     if destination.kind == "collector" and (said := OF_CODE & changes.model_fields_set):
         sentence = "The code of a collector says this; it cannot be changed here."
@@ -349,10 +381,23 @@ def changed(destination: Destination, changes: DestinationChanges, *, now: datet
             "retry_schedule": retry.schedule_seconds,
             "max_age_seconds": retry.max_age_seconds,
         }
+    if changes.batch is not None:
+        fields["batch"] = changes.batch.model_dump()
     if "url" in fields:
         fields["url"] = normalised_url(changes.url)
     if changes.filter is not None:
         parse_filter(changes.filter, "/filter")
     if fields.get("enabled"):
         fields |= {"disabled_at": None, "disabled_reason": None}
-    return replace(destination, **fields, updated_at=now)
+    made = replace(destination, **fields, updated_at=now)
+    _check_together(made)
+    return made
+
+
+def _check_together(destination: Destination) -> None:
+    if destination.batch is not None and destination.kind == "collector":
+        sentence = "A collector is called with one document at a time."
+        raise DestinationInvalid([Violation("/batch", sentence)])
+    if destination.batch is not None and destination.body in {"raw", "cloudevents-binary"}:
+        sentence = f"documents cannot travel together as {destination.body!r}, which has no parts"
+        raise DestinationInvalid([Violation("/batch", sentence)])

@@ -148,6 +148,12 @@ class FilterInvalid(InvalidInput):
     code = "filter_invalid"
 
 
+class DestinationInvalid(InvalidInput):
+    """Fields of a destination do not go together."""
+
+    code = "destination_invalid"
+
+
 class FormatUnsupported(InvalidInput):
     """A CloudEvent is in a format that is not understood."""
 

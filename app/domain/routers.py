@@ -107,24 +107,26 @@ def read_answer(answer: object, destinations: Iterable[Destination]) -> Chosen:
     """
     if isinstance(answer, str | bytes | dict) or not isinstance(answer, Iterable):
         raise RouterFailed(f"it returned {_kind(answer)} and not a list of routes")
-    known: dict[object, uuid.UUID] = {}
+    known: dict[object, Destination] = {}
     for destination in destinations:
-        known[destination.id] = known[destination.key] = destination.id
-    reasons: dict[uuid.UUID, str] = {}
+        known[destination.id] = known[destination.key] = destination
+    routes: dict[uuid.UUID, Route] = {}
     urls: dict[str, str] = {}
     for element in answer:
         target, reason = _read(element)
         if isinstance(target, str) and "://" in target:
             urls.setdefault(_url(target), reason)
         elif (found := known.get(target)) is not None:
-            reasons.setdefault(found, reason)
-    return Chosen([Route(one, reason) for one, reason in reasons.items()], urls)
+            routes.setdefault(found.id, Route.to(found, reason))
+    return Chosen(list(routes.values()), urls)
 
 
 def _read(element: object) -> tuple[object, str]:
     target: object = element
     reason: object = DEFAULT_REASON
-    if isinstance(element, tuple) and len(element) == 2:  # noqa: PLR2004  (a pair)
+    if isinstance(element, Route):
+        target, reason = element.destination_id, element.reason
+    elif isinstance(element, tuple) and len(element) == 2:  # noqa: PLR2004  (a pair)
         target, reason = element
     if isinstance(target, Destination):
         target = target.id

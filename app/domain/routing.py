@@ -9,21 +9,42 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from app.domain.admission import Admission, facts_of
 from app.domain.choice import Choice, Routable, choice_of, why_nobody, why_not_addressed
 from app.domain.destinations import Destination
+from app.domain.documents import DEFAULT_PRIORITY
 from app.domain.predictions import Prediction
 from app.domain.routing_index import AdmissionIndex
 from app.domain.topics import Subscription, TopicTree
 
 
 class Route(NamedTuple):
-    """One document for one destination; ``reason`` is stored and shown to people."""
+    """One document for one destination.
+
+    Attributes:
+        reason: stored and shown to people.
+        by_priority: whether the destination takes the most urgent first, see ``rank``.
+    """
 
     destination_id: uuid.UUID
     reason: str
+    by_priority: bool = False
+
+    @classmethod
+    def to(cls, destination: Destination, reason: str) -> Self:
+        """Return the route to a destination."""
+        return cls(destination.id, reason, destination.queue == "priority")
+
+    def rank(self, priority: int | None) -> int:
+        """Return the place of a document of this priority in the destination's queue.
+
+        What has the same rank goes by its age; that is everything where priorities do not count.
+        """
+        if not self.by_priority:
+            return 0
+        return DEFAULT_PRIORITY if priority is None else priority
 
 
 class Verdict(NamedTuple):
@@ -54,7 +75,7 @@ class RoutingTable:
         self._index = AdmissionIndex({place: self._admissions[place] for place in enabled})
         # Installations whose destinations take everything are common, and need no looking up.
         self._everybody = (
-            [Route(self.destinations[place].id, "broadcast") for place in enabled]
+            [Route.to(self.destinations[place], "broadcast") for place in enabled]
             if all(self._admissions[place].open for place in enabled)
             else None
         )
@@ -79,7 +100,7 @@ class RoutingTable:
                 for members in addressed.groups:
                     found.update(members.intersection(takers))
         return [
-            Route(self.destinations[place].id, addressed.reason(place) + admission.grounds(facts))
+            Route.to(self.destinations[place], addressed.reason(place) + admission.grounds(facts))
             for place in sorted(found)
             if (admission := self._admissions[place]).refusal(facts) is None
         ]

@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from sqlalchemy import Connection, text
 
@@ -48,48 +48,8 @@ class PlannedDelivery:
     version: int
     destination_id: uuid.UUID
     reason: str
+    rank: int = 0
     batch_id: uuid.UUID | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DueDelivery:
-    """A delivery that may be sent, with the document as it is stored now.
-
-    Attributes:
-        open_since: when it was planned, or resumed last.
-        document_seq: of the content that was read. Where it is not ``key.seq``, a newer version
-            has replaced the announced one, and the delivery is superseded.
-        event_type: of an operational event, whose data (JSON) is then the content; None for a
-            document.
-    """
-
-    key: DeliveryKey
-    version: int
-    attempts: int
-    created_at: datetime
-    due_at: datetime
-    open_since: datetime
-    last_status: int | None
-    document_seq: int
-    content: str
-    category: str | None
-    confidence: float | None
-    model_version: str | None
-    topics: list[str] | None
-    attributes: dict[str, Any] | None
-    document_created_at: datetime
-    document_updated_at: datetime
-    event_type: str | None = None
-    keys: list[str] | None = None
-    delivery: str | None = None
-    priority: int | None = None
-
-
-class DuePage(NamedTuple):
-    """What a holder has read: never tried, and due again."""
-
-    fresh: list[DueDelivery]
-    retries: list[DueDelivery]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,10 +78,11 @@ def plan(connection: Connection, tenant_id: int, deliveries: Sequence[PlannedDel
     connection.execute(
         text(
             "INSERT INTO deliveries (tenant_id, document_id, seq, version, destination_id, reason,"
-            " batch_id, state, due_at, created_at)"
+            " rank, batch_id, state, due_at, created_at)"
             " SELECT :tenant_id, planned.*, 'pending', now(), now() FROM unnest("
             " CAST(:documents AS uuid[]), CAST(:seqs AS bigint[]), CAST(:versions AS bigint[]),"
-            " CAST(:destinations AS uuid[]), CAST(:reasons AS text[]), CAST(:batches AS uuid[]))"
+            " CAST(:destinations AS uuid[]), CAST(:reasons AS text[]), CAST(:ranks AS integer[]),"
+            " CAST(:batches AS uuid[]))"
             " AS planned"
         ),
         {
@@ -131,6 +92,7 @@ def plan(connection: Connection, tenant_id: int, deliveries: Sequence[PlannedDel
             "versions": [one.version for one in ordered],
             "destinations": [one.destination_id for one in ordered],
             "reasons": [one.reason for one in ordered],
+            "ranks": [one.rank for one in ordered],
             "batches": [one.batch_id for one in ordered],
         },
     )
@@ -168,130 +130,6 @@ def supersede(connection: Connection, tenant_id: int, winners: Sequence[Winner])
     if not replaced or connection.execute(_LOCK_OLDER, values).first() is None:
         return Counter()
     return Counter(Owner(*row) for row in connection.execute(_SUPERSEDE, values))
-
-
-# The running sum bounds the bytes of a page; `octet_length` reads sizes, not contents, so what
-# lies beyond the bound is never fetched. The first row always passes, however large.
-_DUE = (
-    "SELECT * FROM (SELECT d.document_id, d.seq, d.generation, d.version, d.attempts, d.created_at,"
-    " d.due_at, COALESCE(d.resumed_at, d.created_at) AS open_since, d.last_status, d.event_type,"
-    " COALESCE(o.seq, d.seq) AS document_seq,"
-    " COALESCE(o.content, e.content) AS content, o.category, o.confidence, o.model_version,"
-    " o.topics, o.attributes, o.keys, o.delivery, o.priority,"
-    " COALESCE(o.created_at, d.created_at) AS document_created_at,"
-    " COALESCE(o.updated_at, d.created_at) AS document_updated_at,"
-    " sum(octet_length(COALESCE(o.content, e.content)))"
-    "  OVER (ORDER BY d.{order} ROWS UNBOUNDED PRECEDING)"
-    "  - octet_length(COALESCE(o.content, e.content)) AS bytes_before"
-    " FROM (SELECT * FROM deliveries WHERE tenant_id = :tenant_id"
-    "  AND destination_id = :destination_id AND state = 'pending' AND {which}"
-    "  AND EXISTS (SELECT 1 FROM destinations WHERE tenant_id = :tenant_id"
-    "   AND id = :destination_id AND enabled AND paused_at IS NULL AND deleted_at IS NULL)"
-    "  ORDER BY {order} LIMIT :limit) d"
-    " LEFT JOIN documents o ON o.tenant_id = :tenant_id AND o.id = d.document_id"
-    "  AND d.event_type IS NULL"
-    # Bounded, so that it stays a look-up of its own, which rows of documents do not even begin.
-    " LEFT JOIN LATERAL (SELECT e.data::text AS content FROM operational_events e"
-    "  WHERE d.event_type IS NOT NULL AND e.tenant_id = :tenant_id AND e.id = d.document_id"
-    "  LIMIT 1) e ON true"
-    " WHERE o.id IS NOT NULL OR e.content IS NOT NULL) page"
-    " WHERE bytes_before < :max_bytes ORDER BY {order}"
-)
-_FRESH = text(_DUE.format(which="attempts = 0 AND seq > :after_seq", order="seq"))
-_RETRIES = text(_DUE.format(which="attempts > 0 AND due_at <= now()", order="due_at"))
-
-
-def read_due(
-    connection: Connection,
-    tenant_id: int,
-    destination_id: uuid.UUID,
-    *,
-    after_seq: int,
-    max_rows: int,
-    max_bytes: int,
-) -> DuePage:
-    """Read what may be sent to a destination, half of it fresh and half retries.
-
-    Nothing is claimed: the lease already says who sends. Reading costs the same whatever the
-    backlog, because each half has its index and ``after_seq`` bounds the first from below.
-
-    Args:
-        connection: within a transaction.
-        tenant_id: of the destination.
-        destination_id: whose deliveries.
-        after_seq: fresh rows begin behind this one; 0 for the beginning.
-        max_rows: at most this many in all. A half that finds less leaves its room to the other.
-        max_bytes: a half ends behind the row that passes this size of content.
-
-    Returns:
-        Nothing for a destination that is paused, disabled or deleted.
-    """
-    where = {
-        "tenant_id": tenant_id,
-        "destination_id": destination_id,
-        "max_bytes": max_bytes,
-    }
-    half = max(1, max_rows // 2)
-    retries = _read(connection, _RETRIES, {**where, "limit": half})
-    fresh = _read(
-        connection, _FRESH, {**where, "limit": max_rows - len(retries), "after_seq": after_seq}
-    )
-    if len(retries) == half and len(fresh) < half:
-        retries = _read(connection, _RETRIES, {**where, "limit": max_rows - len(fresh)})
-    return DuePage(fresh, retries)
-
-
-def _read(connection: Connection, statement: Any, values: dict[str, Any]) -> list[DueDelivery]:
-    tenant_id, destination_id = values["tenant_id"], values["destination_id"]
-    return [
-        DueDelivery(
-            key=DeliveryKey(tenant_id, row.document_id, row.seq, destination_id, row.generation),
-            version=row.version,
-            attempts=row.attempts,
-            created_at=row.created_at,
-            due_at=row.due_at,
-            open_since=row.open_since,
-            last_status=row.last_status,
-            document_seq=row.document_seq,
-            content=row.content,
-            category=row.category,
-            confidence=row.confidence,
-            model_version=row.model_version,
-            topics=row.topics,
-            attributes=row.attributes,
-            document_created_at=row.document_created_at,
-            document_updated_at=row.document_updated_at,
-            event_type=row.event_type,
-            keys=row.keys,
-            delivery=row.delivery,
-            priority=row.priority,
-        )
-        for row in connection.execute(statement, values)
-    ]
-
-
-# Reads the first entry of each of the two indexes. EXISTS would leave the way to the planner, which
-# takes states and destinations for independent, expects a match within a few rows and reads the
-# whole table when there is none: 270 ms with 3 million deliveries, against 0.4 ms.
-SOMETHING_DUE = (
-    "((SELECT d.seq FROM deliveries d WHERE d.tenant_id = {tenant} AND d.destination_id = {id}"
-    "  AND d.state = 'pending' AND d.attempts = 0 ORDER BY d.seq LIMIT 1) IS NOT NULL"
-    " OR COALESCE((SELECT d.due_at FROM deliveries d"
-    "  WHERE d.tenant_id = {tenant} AND d.destination_id = {id}"
-    "  AND d.state = 'pending' AND d.attempts > 0 ORDER BY d.due_at LIMIT 1) <= now(), false))"
-)
-"""SQL condition: a destination has a delivery that may be sent now."""
-
-
-def has_due(connection: Connection, tenant_id: int, destination_id: uuid.UUID) -> bool:
-    """Tell whether anything may be sent to a destination now."""
-    condition = SOMETHING_DUE.format(tenant=":tenant_id", id=":destination_id")
-    return bool(
-        connection.execute(
-            text(f"SELECT {condition}"),
-            {"tenant_id": tenant_id, "destination_id": destination_id},
-        ).scalar_one()
-    )
 
 
 _BY_KEY = (

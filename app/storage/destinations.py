@@ -15,7 +15,8 @@ from app.domain.routing import RoutingTable
 
 COLUMNS = (
     "tenant_id, id, key, kind, url, description, secret, enabled, timeout_seconds,"
-    " min_concurrency, max_concurrency, max_per_second, retry_schedule, max_age_seconds, body,"
+    " min_concurrency, max_concurrency, max_per_second, retry_schedule, max_age_seconds,"
+    " queue, ordered, batch, body,"
     " topics, categories, min_confidence, uncertain, filter, events, documents,"
     " header_names, sealed_headers, auth_type, sealed_auth, signatures, old_secrets, parent_id,"
     " created_at, updated_at, disabled_at, disabled_reason, paused_at"
@@ -31,6 +32,7 @@ _JSON_TYPES = {
     "header_names": "jsonb",
     "signatures": "jsonb",
     "old_secrets": "jsonb",
+    "batch": "jsonb",
 }
 _PARAMETERS = ", ".join(
     f"CAST(:{name} AS {_JSON_TYPES[name]})" if name in _JSON_TYPES else f":{name}"

@@ -242,6 +242,7 @@ def _plan(
                 version=document.version,
                 destination_id=route.destination_id,
                 reason=route.reason,
+                rank=route.rank(document.priority),
                 batch_id=batch_id,
             )
             for route in routes

@@ -170,6 +170,11 @@ class DestinationRow(SQLModel, table=True):
     max_per_second: float | None = Field(default=None, sa_type=Double)
     retry_schedule: list[float] | None = Field(default=None, sa_type=JSONB(none_as_null=True))
     max_age_seconds: float | None = Field(default=None, sa_type=Double)
+    queue: str = Field(
+        default="fifo", sa_type=Text, sa_column_kwargs={"server_default": text("'fifo'")}
+    )
+    ordered: bool = Field(default=False, sa_column_kwargs={"server_default": false()})
+    batch: dict[str, Any] | None = Field(default=None, sa_type=JSONB(none_as_null=True))
     body: str = Field(
         default="envelope", sa_type=Text, sa_column_kwargs={"server_default": text("'envelope'")}
     )
@@ -279,6 +284,7 @@ class Delivery(SQLModel, table=True):
             "deliveries_fresh",
             "tenant_id",
             "destination_id",
+            "rank",
             "seq",
             postgresql_where=text("state = 'pending' AND attempts = 0"),
         ),
@@ -308,6 +314,7 @@ class Delivery(SQLModel, table=True):
     version: int = Field(sa_type=BigInteger)
     state: str = Field(sa_type=Text)
     reason: str = Field(sa_type=Text)
+    rank: int = Field(default=0, sa_type=Integer, sa_column_kwargs={"server_default": text("0")})
     attempts: int = Field(default=0, sa_type=SmallInteger, sa_column_kwargs={"server_default": "0"})
     due_at: datetime = Field(sa_type=Timestamp)
     created_at: datetime = Field(sa_type=Timestamp)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from sqlalchemy import Connection, text
 
-from app.storage.deliveries import SOMETHING_DUE
+from app.storage.due import SOMETHING_DUE
 
 
 def take(connection: Connection, tenant_id: int, name: str, every_seconds: float) -> bool:

@@ -349,3 +349,36 @@ def test_enabling_resuming_and_moving_a_destination_begin_anew(web, database_url
     assert fail() == "paused"
     assert web.ask("POST", f"{at}/resume").json["status"] == "active"
     engine.dispose()
+
+
+def test_a_destination_has_a_queue_an_order_and_batches(web):
+    batch = {"max_items": 5, "max_bytes": 2048, "max_wait_seconds": 0.5, "format": "ndjson"}
+    created = create(web, queue="lifo", ordered=True, batch=batch)
+    shown = {name: created.json[name] for name in ("queue", "ordered", "batch")}
+    assert shown == {"queue": "lifo", "ordered": True, "batch": batch}
+    at = created.headers["location"]
+    changed = web.ask("PATCH", at, b'{"batch": {}, "queue": "priority"}', JSON).json
+    usual = {"max_items": 100, "max_bytes": 1048576, "max_wait_seconds": 1.0, "format": "json"}
+    assert (changed["queue"], changed["ordered"], changed["batch"]) == ("priority", True, usual)
+    refused = web.ask("PATCH", at, b'{"body": "raw"}', JSON)
+    assert (refused.status, refused.json["code"]) == (422, "destination_invalid")
+    assert refused.json["errors"][0]["pointer"] == "/batch"
+    assert web.ask("PATCH", at, b'{"body": "raw", "batch": null}', JSON).json["batch"] is None
+
+
+@pytest.mark.parametrize(
+    ("fields", "pointer"),
+    [
+        ({"queue": "random"}, "/queue"),
+        ({"ordered": "perhaps"}, "/ordered"),
+        ({"batch": {"max_items": 0}}, "/batch/max_items"),
+        ({"batch": {"max_bytes": 1}}, "/batch/max_bytes"),
+        ({"batch": {"max_wait_seconds": 61}}, "/batch/max_wait_seconds"),
+        ({"batch": {"format": "xml"}}, "/batch/format"),
+        ({"batch": {}, "body": "cloudevents-binary"}, "/batch"),
+    ],
+)
+def test_a_queue_that_makes_no_sense_is_refused_by_its_place(web, fields, pointer):
+    answer = create(web, **fields)
+    assert answer.status == 422
+    assert [one["pointer"] for one in answer.json["errors"]] == [pointer]

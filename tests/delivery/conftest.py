@@ -245,7 +245,7 @@ class Yard:
             topics=fields.pop("topics", ["a.b"]),
             keys=None,
             delivery=None,
-            priority=None,
+            priority=fields.pop("priority", None),
             attributes=fields.pop("attributes", {"n": 1}),
             created_at=accepted_at(seq),
             updated_at=accepted_at(seq),

@@ -25,7 +25,7 @@ class Desk:
             self.concurrency,
             self.sockets,
             waiting=lambda: len(self.rows),
-            take=lambda: self.rows.pop() if self.rows else None,
+            take=lambda: (self.rows.pop(),) if self.rows else None,
             settle=self.settle,
             on_drained=self.on_drained,
         )

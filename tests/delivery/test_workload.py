@@ -3,7 +3,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from app.storage.deliveries import DeliveryKey, DueDelivery, DuePage
+from app.storage.deliveries import DeliveryKey
+from app.storage.due import START, DueDelivery, DuePage
 from worker.reading import LOOK_BACK_SEQ, Cursor, Schedule
 from worker.workload import FLOOR_BYTES, Budget, Workload
 
@@ -11,13 +12,14 @@ NOW = datetime(2026, 11, 20, tzinfo=UTC)
 ID = uuid.UUID(int=1)
 
 
-def due(seq, *, attempts=0, content="x"):
+def due(seq, *, attempts=0, content="x", id_=ID, rank=0, due_at=NOW):
     return DueDelivery(
-        key=DeliveryKey(1, ID, seq, ID, 0),
+        key=DeliveryKey(1, id_, seq, ID, 0),
         version=0,
         attempts=attempts,
         created_at=NOW,
-        due_at=NOW,
+        rank=rank,
+        due_at=due_at,
         open_since=NOW,
         last_status=None,
         document_seq=seq,
@@ -48,21 +50,22 @@ def workload(budget):
 
 def seqs_taken(workload):
     taken = []
-    while (row := workload.take()) is not None:
+    while (unit := workload.take(0.0)) is not None:
+        (row,) = unit
         taken.append(row.key.seq)
     return taken
 
 
 def test_a_row_that_is_queued_or_in_flight_is_not_taken_up_again(workload):
     assert workload.admit(workload.begin_read(), fresh(1, 2)) == 2
-    workload.take()
+    workload.take(0.0)
     assert workload.admit(workload.begin_read(), fresh(1, 2, 3)) == 1
     assert seqs_taken(workload) == [2, 3]
 
 
 def test_a_read_that_began_before_the_flush_does_not_bring_a_row_back(workload):
     workload.admit(workload.begin_read(), fresh(1))
-    row = workload.take()
+    (row,) = workload.take(0.0)
     workload.ended(row)
     stale = workload.begin_read()
     workload.recorded([row.key])
@@ -71,7 +74,7 @@ def test_a_read_that_began_before_the_flush_does_not_bring_a_row_back(workload):
 
 def test_a_read_that_began_behind_the_flush_brings_back_what_is_due_again(workload):
     workload.admit(workload.begin_read(), fresh(1))
-    row = workload.take()
+    (row,) = workload.take(0.0)
     workload.ended(row)
     workload.recorded([row.key])
     again = DuePage([], [due(1, attempts=1)])
@@ -80,7 +83,8 @@ def test_a_read_that_began_behind_the_flush_brings_back_what_is_due_again(worklo
 
 def test_memory_of_ended_rows_goes_with_the_next_read(workload):
     workload.admit(workload.begin_read(), fresh(*range(100)))
-    for row in iter(workload.take, None):
+    while unit := workload.take(0.0):
+        (row,) = unit
         workload.ended(row)
         workload.recorded([row.key])
     assert len(workload._known) == 100
@@ -101,7 +105,7 @@ def test_bytes_beyond_the_floor_are_taken_from_the_common_budget_and_given_back(
     workload.admit(workload.begin_read(), fresh(3, content=content))
     assert budget.free == 1_000_000 - FLOOR_BYTES // 2
     assert workload.room_bytes == 1_000_000 - FLOOR_BYTES // 2
-    workload.ended(workload.take())
+    workload.ended(*workload.take(0.0))
     assert budget.free == 1_000_000
     workload.drop()
     assert workload.room_bytes == 1_000_000 + FLOOR_BYTES
@@ -121,11 +125,11 @@ def rows(*seqs):
 
 def test_a_cursor_goes_on_behind_the_last_row_and_begins_anew_behind_an_empty_read():
     cursor = Cursor()
-    assert cursor.begin(100.0) == 0
+    assert cursor.begin(100.0) == START
     cursor.end(rows(10, 20))
-    assert cursor.begin(100.01) == 20
+    assert cursor.begin(100.01) == (0, 20)
     cursor.end([])
-    assert cursor.begin(100.02) == 0
+    assert cursor.begin(100.02) == START
 
 
 def test_a_cursor_looks_back_a_moment_and_from_time_to_time_at_everything():
@@ -133,13 +137,13 @@ def test_a_cursor_looks_back_a_moment_and_from_time_to_time_at_everything():
     cursor.begin(100.0)
     start = 50 * LOOK_BACK_SEQ
     cursor.end(rows(start))
-    assert cursor.begin(100.1) == start
+    assert cursor.begin(100.1) == (0, start)
     cursor.end(rows(start))
-    assert cursor.begin(100.3) == start - LOOK_BACK_SEQ
+    assert cursor.begin(100.3) == (0, start - LOOK_BACK_SEQ)
     cursor.end(rows(start))
-    assert cursor.begin(100.4) == start
+    assert cursor.begin(100.4) == (0, start)
     cursor.end(rows(start))
-    assert cursor.begin(105.5) == 0
+    assert cursor.begin(105.5) == START
 
 
 def test_pages_grow_while_they_are_used_up_quickly_and_shrink_behind_a_slow_one():

@@ -13,7 +13,8 @@ from app.collectors import Context, Error, Ok, collector
 from app.domain.collectors import collector_id, is_collector
 from app.domain.identifiers import new_id
 from app.domain.payloads import content_of, payload_of, value_of
-from app.storage.deliveries import DeliveryKey, DueDelivery
+from app.storage.deliveries import DeliveryKey
+from app.storage.due import DueDelivery
 
 
 class Order(BaseModel):
@@ -68,6 +69,9 @@ def due(**fields) -> DueDelivery:
         "attempts": 1,
         "created_at": now,
         "due_at": now,
+        "rank": 0,
+        "open_since": now,
+        "last_status": None,
         "document_seq": 5,
         "content": '{"a": 1}',
         "category": None,

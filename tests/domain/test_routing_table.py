@@ -83,7 +83,8 @@ def test_the_table_finds_whom_asking_each_would_find(wanted, fields, prediction)
     verdicts = explain_routes(given_, prediction, destinations)
     assert [one.destination_id for one in verdicts] == [one.id for one in destinations]
     assert all(one.reason for one in verdicts)
-    assert routes == [(one.destination_id, one.reason) for one in verdicts if one.routed]
+    reasons = [(one.destination_id, one.reason) for one in routes]
+    assert reasons == [(one.destination_id, one.reason) for one in verdicts if one.routed]
 
 
 def test_each_is_told_why_it_gets_a_document_or_not():

@@ -16,6 +16,7 @@ from app.domain.errors import DestinationKeyTaken
 from app.storage import deliveries, destinations, leases, ticks
 from app.storage.deliveries import DeliveryResult
 from app.storage.destinations import DestinationCache
+from app.storage.due import START, FreshOrder, Position, has_due, read_due
 from app.storage.engine import transaction
 
 NOW = datetime.now(UTC)
@@ -23,11 +24,11 @@ NOW = datetime.now(UTC)
 
 def read(engine, target, *, after_seq=0, max_rows=100, max_bytes=1 << 20):
     with transaction(engine) as connection:
-        return deliveries.read_due(
+        return read_due(
             connection,
             DEFAULT_TENANT,
             target.id,
-            after_seq=after_seq,
+            order=FreshOrder(after=Position(0, after_seq) if after_seq else START),
             max_rows=max_rows,
             max_bytes=max_bytes,
         )
@@ -300,7 +301,7 @@ def test_a_retry_is_due_at_its_time_and_not_before(engine, make_document, make_t
         with transaction(engine) as connection:
             leases.release(connection, lease)
             waiting = ticks.waiting_destinations(connection, DEFAULT_TENANT)
-            return deliveries.has_due(connection, DEFAULT_TENANT, target.id), waiting
+            return has_due(connection, DEFAULT_TENANT, target.id), waiting
 
     assert due_after(datetime.now(UTC) + timedelta(hours=1)) == (False, [])
     assert due_after(datetime.now(UTC) - timedelta(seconds=1)) == (True, [target.id])

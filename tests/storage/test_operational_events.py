@@ -9,7 +9,8 @@ from sqlalchemy import text
 from app.domain.documents import DEFAULT_TENANT
 from app.domain.operational_events import OperationalEventType as Type
 from app.domain.operational_events import reason_of, subscription_fault
-from app.storage import counters, deliveries, destinations, operational_events
+from app.storage import counters, destinations, operational_events
+from app.storage.due import read_due
 from app.storage.engine import transaction
 from worker.attempts import payload_of
 
@@ -23,11 +24,10 @@ def emit(engine, event_type, about, data=None):
 
 def due(engine, destination):
     with transaction(engine) as connection:
-        page = deliveries.read_due(
+        page = read_due(
             connection,
             DEFAULT_TENANT,
             destination.id,
-            after_seq=0,
             max_rows=10,
             max_bytes=1 << 20,
         )

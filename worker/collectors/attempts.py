@@ -10,7 +10,8 @@ from app.domain.collectors import CollectorSpec
 from app.domain.deliveries import RetryPolicy
 from app.domain.destinations import Destination
 from app.domain.payloads import payload_of
-from app.storage.deliveries import DeliveryKey, DueDelivery
+from app.storage.deliveries import DeliveryKey
+from app.storage.due import DueDelivery
 from worker.collectors.calls import Calls
 from worker.collectors.host import CollectorHost
 from worker.collectors.run import Run
@@ -82,6 +83,12 @@ class CollectorAttempts:
         return self.conclusions.conclude(
             due, ended.outcome, policy, value=ended.value, final=ended.final
         )
+
+    async def make_together(
+        self, unit: Sequence[DueDelivery], target: CollectorTarget, policy: RetryPolicy
+    ) -> list[Attempted]:
+        """Not for functions: ``app.domain.destinations`` refuses ``batch`` for them."""
+        raise NotImplementedError
 
     def abandon(self, keys: Sequence[DeliveryKey]) -> None:
         """Give up the runs of deliveries."""
