@@ -157,6 +157,7 @@ def test_a_rotated_secret_is_shown_once_and_the_one_before_expires(sealing, data
     assert old.keys() == {"expires_at"}
     assert 86_390 < (datetime.fromisoformat(old["expires_at"]) - before).total_seconds() < 86_430
     secret, old_secrets = stored(database_url, "secret, old_secrets")
+    assert all(one.startswith(SEALED) for one in (secret, old_secrets[0]["secret"]))
     assert Vault([KEY]).open(secret) == rotated.json["secret"]
     assert Vault([KEY]).open(old_secrets[0]["secret"]) == created["secret"]
 

@@ -24,6 +24,7 @@ from app.domain.verifying import parse_key, verify
 from app.domain.webhook_keys import (
     decode_public_key,
     decode_secret_key,
+    is_signed_by,
     new_key_pair,
     sign_with_secret_key,
 )
@@ -60,7 +61,10 @@ def test_the_published_vectors_hold(key, signature):
 
 def test_the_published_private_key_makes_the_published_signature():
     key = decode_secret_key(PRIVATE)
-    assert sign_with_secret_key(key, signed_bytes(ID, TIMESTAMP, BODY)) == V1A
+    signed = signed_bytes(ID, TIMESTAMP, BODY)
+    assert sign_with_secret_key(key, signed) == V1A
+    items = (V1A, V1A.removeprefix("v1a,"), V1A.replace("v1a,", "v1,"))
+    assert [is_signed_by(key.public_key(), item, signed) for item in items] == [True, False, False]
 
 
 def test_what_we_sign_the_reference_package_verifies_and_the_other_way_round():

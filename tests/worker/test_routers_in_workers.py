@@ -308,16 +308,17 @@ def test_urls_are_signed_as_the_default_one_and_get_none_of_its_credentials(engi
     default = destinations.create_destination(engine, DEFAULT_TENANT, given, vault)
     parts, _, _ = make_parts(ToUrls("https://one.example/x"))
     ingest(parts, [chunk("a")])
-    destinations.rotate_secret(engine, DEFAULT_TENANT, default.id, SecretRotation(), vault)
-    (parent, child) = rows(
-        engine,
+    both = (
         "SELECT secret, old_secrets, signatures, sealed_headers, sealed_auth, auth_type,"
-        " header_names FROM destinations ORDER BY parent_id NULLS FIRST",
+        " header_names FROM destinations ORDER BY parent_id NULLS FIRST"
     )
-    assert child[:3] == parent[:3]
+    for _ in range(2):
+        parent, child = rows(engine, both)
+        assert child[:3] == parent[:3]
+        assert child[3:] == (None, None, None, [])
+        assert None not in parent
+        destinations.rotate_secret(engine, DEFAULT_TENANT, default.id, SecretRotation(), vault)
     assert vault.open(child[1][0]["secret"]) == default.secret
-    assert child[3:] == (None, None, None, [])
-    assert None not in parent
 
 
 def test_too_many_urls_hold_up_only_the_documents_that_name_them(engine, make_parts, monkeypatch):
