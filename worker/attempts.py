@@ -9,10 +9,11 @@ import orjson
 
 from app.domain.batches_out import batch_id, together, with_id
 from app.domain.cloudevents_out import BATCH as CLOUDEVENTS_BATCH
-from app.domain.cloudevents_out import DEFAULT_SOURCE, binary, structured
+from app.domain.cloudevents_out import DEFAULT_SOURCE, Event, binary, structured
 from app.domain.deliveries import Outcome, OutcomeKind, RetryPolicy
 from app.domain.destinations import Body, Destination
 from app.domain.envelopes import (
+    DOCUMENT_CLASSIFIED,
     JSON,
     DocumentData,
     Payload,
@@ -27,6 +28,11 @@ from app.storage.due import DueDelivery
 from worker.conclusions import Attempted, Conclusions
 from worker.sender import Sender
 from worker.targets import Target, Targets
+
+_CLOUDEVENTS: dict[Body, Callable[[Event], Payload]] = {
+    "cloudevents": structured,
+    "cloudevents-binary": binary,
+}
 
 
 class Attempts:
@@ -93,12 +99,25 @@ def payload_of(due: DueDelivery, body: Body, source: str = DEFAULT_SOURCE) -> Pa
         body: its form.
         source: who says so, for CloudEvents.
     """
+    planned_at = due.created_at.astimezone(UTC)
     if due.event_type is not None:
-        occurred_at = due.created_at.astimezone(UTC)
-        return operational_event(due.event_type, due.key.document_id, occurred_at, due.content)
+        if form := _CLOUDEVENTS.get(body):
+            data = orjson.Fragment(due.content)
+            return form(Event(source, _webhook_id(due), due.event_type, None, planned_at, data))
+        return operational_event(due.event_type, due.key.document_id, planned_at, due.content)
     if body == "raw":
         return raw(due.content)
-    data = DocumentData(
+    document = _document(due)
+    if form := _CLOUDEVENTS.get(body):
+        subject = str(due.key.document_id)
+        return form(
+            Event(source, _webhook_id(due), DOCUMENT_CLASSIFIED, subject, planned_at, document)
+        )
+    return document_classified(planned_at, document)
+
+
+def _document(due: DueDelivery) -> DocumentData:
+    return DocumentData(
         id=due.key.document_id,
         version=due.version,
         created_at=due.document_created_at.astimezone(UTC),
@@ -110,11 +129,6 @@ def payload_of(due: DueDelivery, body: Body, source: str = DEFAULT_SOURCE) -> Pa
         topics=due.topics,
         attributes=due.attributes,
     )
-    planned_at = due.created_at.astimezone(UTC)
-    if body == "envelope":
-        return document_classified(planned_at, data)
-    event_of = structured if body == "cloudevents" else binary
-    return event_of(source, _webhook_id(due), planned_at, data)
 
 
 def payload_of_batch(unit: Sequence[DueDelivery], target: Target) -> Payload:

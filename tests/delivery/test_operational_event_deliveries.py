@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import time
+
 import orjson
+import pytest
+from cloudevents.core.bindings.http import HTTPMessage, from_binary, from_structured
+from cloudevents.core.formats.json import JSONFormat
+from cloudevents.core.v1.event import CloudEvent
 from standardwebhooks import Webhook
 
 from app.domain.deliveries import RetryPolicy
 from app.domain.delivery_ids import parse_delivery_id
+from app.domain.verifying import parse_key, verify
 
 
 def events(yard):
@@ -39,6 +46,30 @@ def test_what_has_failed_for_good_is_told_by_a_signed_webhook(
     assert parse_delivery_id(data["delivery_id"]) == (document.id, document.seq, failing.id, 0)
     assert told.webhook_id.startswith(f"msg_{body['id'].replace('-', '')}_")
     assert yard.states() == {"failed": 1, "delivered": 1}
+
+
+@pytest.mark.parametrize(
+    ("body", "read"), [("cloudevents", from_structured), ("cloudevents-binary", from_binary)]
+)
+def test_who_wants_cloudevents_is_told_in_them(
+    yard, make_delivery, receiver, make_receiver, body, read
+):
+    delivery, watcher = make_delivery(policy=RetryPolicy(ladder_seconds=())), make_receiver()
+    receiver.answers(503)
+    failing = yard.destination(receiver.url)
+    watching = yard.destination(
+        watcher.url, key="watching", events=["*"], documents=False, body=body
+    )
+    yard.one(failing)
+    delivery.deliver(failing)
+    delivery.wait_until_idle()
+    delivery.deliver(watching)
+    delivery.wait_until_idle()
+    (told,) = watcher.received
+    verify(parse_key(watching.secret), told.headers, told.body, now=time.time())
+    event = read(HTTPMessage(headers=told.headers, body=told.body), JSONFormat(), CloudEvent)
+    assert (event.get_id(), event.get_type()) == (told.webhook_id, "delivery.exhausted")
+    assert event.get_data()["destination_key"] == failing.key
 
 
 def test_the_failure_of_an_event_is_told_to_nobody(yard, make_delivery, receiver, make_receiver):

@@ -3,6 +3,7 @@ import uuid
 from datetime import UTC, datetime
 from urllib.parse import unquote
 
+import orjson
 import pytest
 from cloudevents.core.bindings.http import HTTPMessage, from_binary, from_structured
 from cloudevents.core.formats.json import JSONFormat
@@ -10,7 +11,7 @@ from cloudevents.core.v1.event import CloudEvent
 from cloudevents.v1.http import from_http
 
 from app.domain import cloudevents
-from app.domain.cloudevents_out import binary, structured
+from app.domain.cloudevents_out import Event, binary, structured
 from app.domain.envelopes import DocumentData, Payload
 
 DOCUMENT = uuid.UUID("018f4e3a-0000-7000-8000-00000000002a")
@@ -37,6 +38,11 @@ SOURCES = [
     "https://docs.example.com/",
     'https://bücher.example/☃ "x" 100%25\r\nx-more: 1',
 ]
+
+
+def event(source: str, **changes: object) -> Event:
+    made = Event(source, "msg_1_17", "document.classified", str(DOCUMENT), AT, DATA)
+    return made._replace(**changes)
 
 
 def headers_of(payload: Payload) -> dict[str, str]:
@@ -66,7 +72,7 @@ def opinions(payload: Payload) -> list[tuple[dict[str, object], object]]:
 @pytest.mark.parametrize("source", SOURCES)
 @pytest.mark.parametrize("form", [structured, binary])
 def test_the_reference_package_reads_the_event(form, source):
-    payload = form(source, "msg_1_17", AT, DATA)
+    payload = form(event(source))
     for members, data in opinions(payload):
         assert members.pop("datacontenttype", "application/json") == "application/json"
         assert members == {
@@ -80,10 +86,18 @@ def test_the_reference_package_reads_the_event(form, source):
         assert data == SHOWN
 
 
+@pytest.mark.parametrize("form", [structured, binary])
+def test_an_event_about_no_document_has_no_subject(form):
+    data = orjson.Fragment('{"reason": "HTTP 410 Gone"}')
+    for members, shown in opinions(form(event("urn:x", subject=None, data=data))):
+        assert "subject" not in members
+        assert shown == {"reason": "HTTP 410 Gone"}
+
+
 @pytest.mark.parametrize("source", SOURCES)
 def test_we_ourselves_take_what_we_send(source):
-    whole = structured(source, "msg_1_17", AT, DATA)
-    parts = binary(source, "msg_1_17", AT, DATA)
+    whole = structured(event(source))
+    parts = binary(event(source))
     headers = {
         name.lower().encode(): value.encode("ascii") for name, value in headers_of(parts).items()
     }
@@ -94,12 +108,12 @@ def test_we_ourselves_take_what_we_send(source):
 
 
 def test_the_structured_form_has_the_media_type_of_its_format():
-    payload = structured("urn:x", "msg_1_17", AT, DATA)
+    payload = structured(event("urn:x"))
     assert (payload.content_type, payload.headers) == ("application/cloudevents+json", "")
 
 
 def test_headers_hold_printable_ascii_only():
-    payload = binary(SOURCES[-1], "msg_1_17", AT, DATA)
+    payload = binary(event(SOURCES[-1]))
     assert headers_of(payload).keys() == {
         "content-type",
         *(f"ce-{name}" for name in ("specversion", "id", "source", "type", "subject", "time")),
@@ -111,6 +125,6 @@ def test_headers_hold_printable_ascii_only():
 
 def test_times_end_in_z_with_and_without_a_fraction():
     for at in (AT, AT.replace(microsecond=0)):
-        named = headers_of(binary("urn:x", "msg_1_17", at, DATA))["ce-time"]
-        assert named == json.loads(structured("urn:x", "msg_1_17", at, DATA).body)["time"]
+        named = headers_of(binary(event("urn:x", occurred_at=at)))["ce-time"]
+        assert named == json.loads(structured(event("urn:x", occurred_at=at)).body)["time"]
         assert named.endswith("Z")
