@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from functools import partial
 
 from yarl import URL
@@ -16,6 +17,7 @@ from app.domain.credentials import header_lines
 from app.domain.destinations import Body, Destination
 from app.domain.envelopes import Payload
 from app.domain.errors import Undecryptable
+from app.domain.rotation import in_force
 from app.domain.signing import (
     ID_HEADER,
     SIGNATURE_HEADER,
@@ -65,8 +67,8 @@ class Target:
     """
 
     origin: Origin
-    head: str
-    signers: tuple[Signer, ...]
+    head: str = field(repr=False)
+    signers: tuple[Signer, ...] = field(repr=False)
     timeout_seconds: float
     body: Body
     source: str
@@ -137,7 +139,9 @@ class Targets:
 
     def _by_secret(self, destination: Destination) -> Iterator[Signer]:
         secrets = [(destination.secret, math.inf)]
-        secrets += [(old["secret"], old["expires_at"]) for old in destination.old_secrets]
+        # One that has expired may be under a key that is gone, and nobody needs it.
+        old_secrets = in_force(destination.old_secrets, datetime.now(UTC))
+        secrets += [(old["secret"], old["expires_at"]) for old in old_secrets]
         for stored, expires_at in secrets:
             key = decode_secret(self._vault.open(stored))
             yield Signer(partial(sign_with_key, key), expires_at)

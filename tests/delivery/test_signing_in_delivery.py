@@ -226,7 +226,7 @@ def test_what_was_replaced_stops_to_sign_at_its_time_without_another_look():
     [
         ({"secret": VAULT.seal(new_secret(), "")}, "what signs cannot be decrypted"),
         (
-            {"old_secrets": [{"secret": VAULT.seal("x", ""), "expires_at": 1}]},
+            {"old_secrets": [{"secret": VAULT.seal("x", ""), "expires_at": 2**40}]},
             "what signs cannot be decrypted",
         ),
         ({"secret": "whsec_?"}, "what signs is damaged"),
@@ -242,6 +242,20 @@ def test_what_was_replaced_stops_to_sign_at_its_time_without_another_look():
 def test_a_target_that_cannot_be_prepared_says_which_part(fields, reason):
     with pytest.raises(TargetUnusable, match=reason):
         Targets(Vault([new_key()])).of(replace(DESTINATION, **fields))
+
+
+def test_a_secret_that_has_expired_need_not_be_readable():
+    lost = {"secret": VAULT.seal("x", ""), "expires_at": int(time.time())}
+    destination = replace(DESTINATION, old_secrets=[lost])
+    assert len(signature(destination, int(time.time()))) == 1
+
+
+def test_secrets_do_not_show_themselves_in_a_target():
+    auth = DestinationInput(key="a", url="http://x/", auth=AUTH).auth
+    made = Targets(VAULT).of(replace(DESTINATION, **sealed_auth(auth, VAULT)))
+    assert auth.header() in made.head
+    assert auth.header() not in repr(made)
+    assert "signers" not in repr(made)
 
 
 def test_secrets_do_not_show_themselves_in_a_destination():
