@@ -58,6 +58,12 @@ def test_documents_arrive_verified_and_nothing_stays_registered(
     )
     read_until(listening, "Listening on")
     assert keys(system) == ["mine"], "what was left over is gone"
+    _, found = system.get("/webhook-keys", Authorization="Bearer k")
+    public = found["items"][0]["public_key"]
+    by_public_key = start_listening(
+        system, "--server", system.url, "--key", "public", "--secret", public, "--count", "2"
+    )
+    read_until(by_public_key, "Listening on")
     system.start("worker")
     for wanted in (False, True):
         body = {"content": f"The shuttle reached orbit: {wanted}", "attributes": {"wanted": wanted}}
@@ -66,14 +72,18 @@ def test_documents_arrive_verified_and_nothing_stays_registered(
     line = json.loads(listening.stdout.readline())
     assert (line["verified"], line["status"], line["repeated"]) == (True, 204, False)
     assert line["body"]["data"]["content"] == "The shuttle reached orbit: True"
-    assert until(lambda: _state(system, line) == "delivered")
+    assert until(lambda: _states(system, line) == ["delivered", "delivered"])
 
+    assert [json.loads(by_public_key.stdout.readline())["verified"] for _ in range(2)] == [True] * 2
+    close(by_public_key)
+    assert by_public_key.returncode == 0
     listening.send_signal(signal.SIGTERM)
     close(listening)
     assert listening.returncode == 0
     assert keys(system) == []
 
 
-def _state(system, line):
+def _states(system, line):
     path = f"/documents/{line['body']['data']['id']}/deliveries"
-    return system.get(path, Authorization="Bearer k")[1]["items"][0]["state"]
+    _, answer = system.get(path, Authorization="Bearer k")
+    return [one["state"] for one in answer["items"]]
