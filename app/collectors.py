@@ -83,7 +83,7 @@ class Collector(CollectorSpec):
         return await _dispatcher().dispatch(self.key, content_of(payload), **fields)
 
 
-def collector(
+def collector(  # noqa: PLR0913  (all but the key by name)
     key: str,
     *,
     topics: Sequence[str] = (),
@@ -91,6 +91,7 @@ def collector(
     lifecycle: Lifecycle | None = None,
     ctx: Callable[[], Context] | Context = Context,
     timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
+    documents: bool = True,
 ) -> Callable[[Function], Collector]:
     """Make a collector of an async function ``(payload, ctx) -> Ok | Error``.
 
@@ -102,6 +103,7 @@ def collector(
             when it stops.
         ctx: a subclass of ``Context``, for attributes with types; one is made per process.
         timeout_seconds: for one run; waiting for calls does not count.
+        documents: False for one that takes calls of other collectors and nothing else.
 
     Raises:
         TypeError: it is no async function.
@@ -117,6 +119,7 @@ def collector(
             lifecycle=lifecycle,
             ctx=ctx,
             timeout_seconds=timeout_seconds,
+            documents=documents,
         )
 
     return decorate

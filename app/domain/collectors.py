@@ -99,6 +99,7 @@ class CollectorSpec:
         lifecycle: fills the context at start and cleans up at stop; None for nothing.
         ctx: makes the context, or is it.
         timeout_seconds: of running; waiting for calls does not count.
+        documents: False for one that is only called by others.
     """
 
     key: str
@@ -108,6 +109,7 @@ class CollectorSpec:
     lifecycle: Lifecycle | None = None
     ctx: Callable[[], Context] | Context = Context
     timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS
+    documents: bool = True
 
     def __post_init__(self) -> None:
         """Refuse what cannot work, where it is declared.
@@ -157,6 +159,7 @@ def with_declared(destination: Destination, spec: CollectorSpec, **others: Any) 
         topics=list(spec.topics),
         categories=list(spec.categories),
         timeout_seconds=spec.timeout_seconds,
+        documents=spec.documents,
         **others,
     )
 

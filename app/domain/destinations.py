@@ -44,8 +44,11 @@ SEALED_FIELDS = frozenset({"headers", "auth"})
 
 Body = Literal["envelope", "raw", "cloudevents", "cloudevents-binary"]
 Kind = Literal["webhook", "collector"]
-OF_CODE = frozenset({"key", "url", "body", "timeout_seconds", "topics", "categories"})
-"""What the code of a collector says, or what it has no use for."""
+OF_CODE = frozenset(
+    {"key", "timeout_seconds", "topics", "categories", "documents"}  # what it says
+    | {"url", "body", "headers", "auth", "signatures"}  # what it has no use for
+)
+"""Fields of a collector that its code alone decides about."""
 
 
 def _storable_text(value: str) -> str:
@@ -371,7 +374,7 @@ def changed(destination: Destination, changes: DestinationChanges, *, now: datet
         DestinationInvalid: two fields do not go together.
     """
     if destination.kind == "collector" and (said := OF_CODE & changes.model_fields_set):
-        sentence = "The code of a collector says this; it cannot be changed here."
+        sentence = "This is a collector: its code decides about it."
         raise InvalidInput([Violation(f"/{name}", sentence) for name in sorted(said)])
     fields = {name: getattr(changes, name) for name in changes.model_fields_set - SEALED_FIELDS}
     if bounds := fields.pop("concurrency", None):

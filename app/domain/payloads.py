@@ -48,6 +48,7 @@ class Payload:
         prediction: what the model said; None without a model, and for calls between collectors.
         document: where the value comes from.
         attempt: 1 at first, one more each time that an attempt failed.
+        event: the type of an operational event; None for a document.
     """
 
     value: Any
@@ -58,6 +59,7 @@ class Payload:
     prediction: Prediction | None
     document: CollectedDocument
     attempt: int
+    event: str | None = None
 
 
 def content_of(payload: Any) -> str:
@@ -115,4 +117,5 @@ def payload_of(due: Any) -> Payload:
             updated_at=due.document_updated_at,
         ),
         attempt=due.attempts + 1,
+        event=due.event_type,
     )

@@ -15,6 +15,7 @@ from app.domain.documents import DEFAULT_TENANT, DocumentInput, lane_of
 from app.domain.identifiers import new_id
 from app.queue.connection import connect_async
 from app.queue.intake import Intake, IntakeLimits, high_water_marks
+from app.queue.server import ServerWatch
 from app.settings import Settings
 from app.storage import document_deliveries, documents, rejected, unplanned
 from app.storage.document_deliveries import DocumentDelivery
@@ -103,11 +104,15 @@ class Dispatcher:
 
     def __init__(self, settings: Settings) -> None:
         """Keep the settings; nothing is opened before its first use."""
-        self._client = connect_async(settings.queue_url, verify_tls=settings.redis_tls_verify)
+        server = ServerWatch(settings.require_durability)
+        self._client = connect_async(
+            settings.queue_url, verify_tls=settings.redis_tls_verify, on_connect=server.connected
+        )
         self._intake = Intake(
             self._client,
             namespace=settings.redis_namespace,
             limits=IntakeLimits(high_water=high_water_marks(settings.high_water_mark)),
+            server=server,
         )
         self._engine: Engine = make_engine(
             settings.database_url, application_name="docyard-dispatch", pool_size=CONNECTIONS

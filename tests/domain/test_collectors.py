@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 
 import pytest
 from pydantic import BaseModel
@@ -14,7 +15,6 @@ from app.domain.collectors import collector_id, is_collector
 from app.domain.identifiers import new_id
 from app.domain.payloads import content_of, payload_of, value_of
 from app.storage.deliveries import DeliveryKey
-from app.storage.due import DueDelivery
 
 
 class Order(BaseModel):
@@ -61,29 +61,27 @@ def test_what_cannot_be_a_document_is_refused_at_once(payload, error, sentence):
         content_of(payload)
 
 
-def due(**fields) -> DueDelivery:
+def due(**fields) -> SimpleNamespace:
     now = datetime.now(UTC)
     values = {
         "key": DeliveryKey(1, uuid.uuid4(), 5, collector_id(), 0),
         "version": 3,
         "attempts": 1,
-        "created_at": now,
-        "due_at": now,
-        "rank": 0,
-        "open_since": now,
-        "last_status": None,
-        "document_seq": 5,
+        "event_type": None,
         "content": '{"a": 1}',
+        "keys": None,
+        "topics": None,
+        "delivery": None,
+        "priority": None,
         "category": None,
         "confidence": None,
         "model_version": None,
-        "topics": None,
         "attributes": {"n": 1},
         "document_created_at": now,
         "document_updated_at": now,
         **fields,
     }
-    return DueDelivery(**values)
+    return SimpleNamespace(**values)
 
 
 @pytest.mark.parametrize(
