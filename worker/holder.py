@@ -329,7 +329,10 @@ class Holder:
         self._dispatch.start()
 
     def _waiting(self) -> int:
-        return self._workload.ready(self._loop.time()) if self._may_send else 0
+        if not self._may_send:
+            return 0
+        now = self._loop.time()
+        return self._workload.resumed if self._suspended.full else self._workload.ready(now)
 
     @property
     def _may_send(self) -> bool:
@@ -340,7 +343,7 @@ class Holder:
             return None
         if self._schedule.more and self._schedule.is_low(len(self._workload) - 1):
             self._wake.set()
-        return self._workload.take(self._loop.time())
+        return self._workload.take(self._loop.time(), begun=self._suspended.full)
 
     async def _settle(self, unit: Unit) -> Outcome | None:
         """Bring rows to their results; None when that took no request."""

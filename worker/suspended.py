@@ -16,6 +16,12 @@ PARK_LEASES = 2.0
 """How far in the future they are made due, in lengths of the lease; renewed at a third of that."""
 FIRST_PARK_SECONDS = 1.0
 """What waits for less time costs no write."""
+MOST = 1_000
+"""Of one holder; beyond it nothing new begins, or a backlog would move into memory as a whole."""
+MORE = 100
+STUCK_SECONDS = 10.0
+"""They may all wait for rows that have not begun, of this very destination. So when none has moved
+for this long, some more may begin."""
 
 
 class Suspended:
@@ -32,12 +38,27 @@ class Suspended:
         self._rows: dict[DeliveryKey, DueDelivery] = {}
         self._parked: set[DeliveryKey] = set()
         self._task: asyncio.Task[None] | None = None
+        self._loop = asyncio.get_running_loop()
+        self._most = MOST
+        self._moved_at = self._loop.time()
 
     def __len__(self) -> int:
         return len(self._rows)
 
     def __contains__(self, row: DueDelivery) -> bool:
         return row.key in self._rows
+
+    @property
+    def full(self) -> bool:
+        """Whether nothing new should begin."""
+        if len(self._rows) < self._most:
+            return False
+        now = self._loop.time()
+        if now < self._moved_at + STUCK_SECONDS:
+            return True
+        self._most += MORE
+        self._moved_at = now
+        return False
 
     @property
     def keys(self) -> list[DeliveryKey]:
@@ -52,8 +73,12 @@ class Suspended:
 
     def discard(self, row: DueDelivery) -> None:
         """The attempt at a row has ended."""
-        self._rows.pop(row.key, None)
+        if self._rows.pop(row.key, None) is None:
+            return
         self._parked.discard(row.key)
+        self._moved_at = self._loop.time()
+        if len(self._rows) < MOST:
+            self._most = MOST
 
     async def give_back(self) -> None:
         """Leave the rows to the next holder as they were found; call it under the lease."""

@@ -83,6 +83,11 @@ class Workload:
     def _charged(self) -> int:
         return max(0, self._bytes - FLOOR_BYTES)
 
+    @property
+    def resumed(self) -> int:
+        """How many have begun and are to go on."""
+        return len(self._resumed)
+
     # Reading
 
     def begin_read(self) -> int:
@@ -144,13 +149,13 @@ class Workload:
             self._gathers_since = now
         return self._gathers_since + self._batch.max_wait_seconds
 
-    def take(self, now: float) -> Unit | None:
+    def take(self, now: float, *, begun: bool = False) -> Unit | None:
         """Return what to send next: fresh rows and retries in turn, while there are both.
 
-        Before them come those whose attempts have begun and are to go on.
+        Before them come those whose attempts have begun and are to go on; ``begun`` for only these.
         """
-        if self._resumed:
-            return (self._resumed.popleft(),)
+        if self._resumed or begun:
+            return (self._resumed.popleft(),) if self._resumed else None
         self._retry_next = not self._retry_next
         takes = (self._take_retries, self._take_fresh)
         for take in takes if self._retry_next else reversed(takes):

@@ -70,9 +70,9 @@ _INSERT_STEPS = text(
     "INSERT INTO delivery_steps (tenant_id, document_id, seq, destination_id, generation, number,"
     " key, child_document_id, child_seq, child_destination_id, state)"
     " SELECT :tenant_id, :document_id, :seq, :destination_id, :generation, n.*,"
-    # Of the present, so that who reads new deliveries in this order finds it in front of him.
-    "  GREATEST(CAST(:seq AS bigint) + 1,"
-    "   CAST(extract(epoch FROM clock_timestamp()) * 1000000 AS bigint)), d.id, 'open'"
+    # Right behind the caller's: in the usual order a call comes before what was accepted later, so
+    # that what has begun is finished before more is begun.
+    "  CAST(:seq AS bigint) + n.number, d.id, 'open'"
     " FROM unnest(CAST(:numbers AS integer[]), CAST(:keys AS text[]), CAST(:children AS uuid[]))"
     "  AS n (number, key, child)"
     " JOIN destinations d ON d.tenant_id = :tenant_id AND d.key = n.key AND d.deleted_at IS NULL"

@@ -214,6 +214,13 @@ class Desk:
         carrier.rung.set()
         return document
 
+    def row(self, document):
+        """Return the delivery of a document."""
+        (row,) = self.rows.execute(
+            "SELECT * FROM deliveries WHERE document_id = :id", id=document.id
+        )
+        return row
+
     def ended(self, document, seconds: float = 15.0):
         """Wait for the end of a document's delivery; return its row with ``value``."""
 
@@ -232,7 +239,7 @@ class Desk:
         """Wait until so many attempts are recorded; return the delivery."""
 
         def look():
-            row = self.rows.row(document)
+            row = self.row(document)
             return row if row.attempted_at and row.attempts >= attempts else None
 
         return wait_until(look)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import threading
 from contextlib import asynccontextmanager
+from datetime import timedelta
+from types import SimpleNamespace
 
 import pytest
 
@@ -16,9 +18,10 @@ from app.domain.errors import InvalidInput, SettingsInvalid
 from app.services.collectors import register_collectors, unavailable_collectors
 from app.services.destinations import change_destination, get_destination
 from tests.delivery.conftest import wait_until
+from worker import suspended
 
 
-@collector("echo")
+@collector("echo", documents=False)
 async def echo(payload, ctx):  # noqa: ARG001
     return Ok(payload.value)
 
@@ -200,7 +203,7 @@ def test_who_waits_for_long_is_not_due_and_is_given_back_at_the_end(make_carrier
     document = desk.store(carrier, "parent")
 
     def parked():
-        row = desk.rows.row(document)
+        row = desk.row(document)
         return row if row.attempts == 1 and row.attempted_at is None else None
 
     row = wait_until(parked)
@@ -213,12 +216,55 @@ def test_who_waits_for_long_is_not_due_and_is_given_back_at_the_end(make_carrier
     wait_until(parked)
     threading.Timer(0.5, release.set).start()
     carrier.stop()
-    row = desk.rows.row(document)
+    row = desk.row(document)
     assert (row.state, row.attempts) == ("pending", 0)
     second = make_carrier(child, parent)
     second.rung.set()
     assert desk.ended(document).value == "at last"
     assert runs == [1, 1, 1]
+
+
+def test_a_backlog_of_those_who_wait_stays_in_the_database(make_carrier, desk, monkeypatch):
+    monkeypatch.setattr(suspended, "MOST", 3)
+    monkeypatch.setattr(suspended, "MORE", 1)
+    begun = []
+    release = threading.Event()
+
+    @collector("child")
+    async def child(payload, ctx):  # noqa: ARG001
+        await asyncio.to_thread(release.wait, 30)
+        return Ok()
+
+    @collector("parent")
+    async def parent(payload, ctx):
+        begun.append(payload.document.id)
+        return Ok(await ctx.call("child", {}))
+
+    carrier = make_carrier(child, parent, echo, concurrency=1)
+    documents = [desk.store(carrier, "parent") for _ in range(12)]
+    wait_until(lambda: len(begun) >= 3)
+    steps = "SELECT count(*) FROM delivery_steps"
+    wait_until(lambda: desk.rows.execute(steps)[0][0] == 3)
+    for _ in range(3):  # and all the others have had their turn meanwhile
+        desk.ended(desk.store(carrier, "echo"))
+    assert len(begun) == 3
+    release.set()
+    for one in documents:
+        desk.ended(one)
+
+
+def test_those_who_wait_for_what_has_not_begun_let_it_begin(make_carrier, desk, monkeypatch):
+    monkeypatch.setattr(suspended, "MOST", 2)
+    monkeypatch.setattr(suspended, "MORE", 1)
+    monkeypatch.setattr(suspended, "STUCK_SECONDS", 0.1)
+
+    @collector("chain")
+    async def chain(payload, ctx):
+        length = payload.value["length"]
+        return Ok(1 + await ctx.call("chain", {"length": length - 1}) if length else 0)
+
+    carrier = make_carrier(chain, lease_seconds=0.5)
+    assert desk.ended(desk.store(carrier, "chain", '{"length": 6}')).value == 6
 
 
 def test_a_collector_that_blocks_costs_no_lease_and_ends_the_process_in_order(
@@ -238,7 +284,7 @@ def test_a_collector_that_blocks_costs_no_lease_and_ends_the_process_in_order(
 
     carrier = make_carrier(block, patient, most_seconds=3.0, lease_seconds=1.0)
     other = desk.store(carrier, "patient")
-    wait_until(lambda: desk.rows.row(other).state == "delivered")
+    wait_until(lambda: desk.row(other).state == "delivered")
     document = desk.store(carrier, "block")
     innocent = desk.store(carrier, "patient")
     assert ended.wait(15)
@@ -250,8 +296,30 @@ def test_a_collector_that_blocks_costs_no_lease_and_ends_the_process_in_order(
     # Three lease lengths went by, and nobody had to take over.
     runtime = desk.rows.execute("SELECT lost_leases FROM destination_runtime")
     assert {one.lost_leases for one in runtime} == {0}
-    assert desk.rows.row(innocent).attempts in {0, 1}
-    assert desk.rows.row(innocent).last_error is None
+    assert desk.row(innocent).attempts in {0, 1}
+    assert desk.row(innocent).last_error is None
+
+
+def test_nobody_is_timed_out_for_another_that_blocks(make_carrier, desk):
+    blocked, release = threading.Event(), threading.Event()
+
+    @collector("block")
+    async def block(payload, ctx):  # noqa: ARG001
+        blocked.set()
+        release.wait(30)
+        return Ok()
+
+    @collector("patient", timeout_seconds=0.3)
+    async def patient(payload, ctx):  # noqa: ARG001
+        return Ok("unharmed")
+
+    carrier = make_carrier(block, patient)
+    desk.store(carrier, "block")
+    assert blocked.wait(10)
+    innocent = desk.store(carrier, "patient")
+    threading.Timer(1.5, release.set).start()
+    row = desk.ended(innocent)
+    assert (row.value, row.attempts) == ("unharmed", 1)
 
 
 def test_a_task_of_a_collector_cannot_end_the_loop_of_all(make_carrier, desk):
@@ -284,7 +352,7 @@ def test_where_nobody_knows_who_blocks_the_process_ends_at_once(make_carrier, de
     assert ended.wait(15)
     release.set()
     assert ended.how == "at once"
-    assert desk.rows.row(document).attempts == 0
+    assert desk.row(document).attempts == 0
 
 
 def test_a_lifecycle_fills_the_context_and_one_that_fails_holds_up_no_other(make_carrier, desk):
@@ -322,7 +390,7 @@ def test_a_lifecycle_fills_the_context_and_one_that_fails_holds_up_no_other(make
     found = [get_destination(carrier.engine, 1, one) for one in carrier.destinations.values()]
     away = unavailable_collectors(carrier.engine, DEFAULT_TENANT, found)
     assert away == {carrier.destinations["waiting"]}
-    assert desk.rows.row(held_up).state == "pending"
+    assert desk.row(held_up).state == "pending"
     broken.clear()
     assert desk.ended(held_up).value == "now"
     carrier.stop()
@@ -345,7 +413,7 @@ def test_deliveries_wait_for_a_collector_that_no_process_carries(make_carrier, d
     # A process that carries another one leaves it alone.
     strange = make_carrier(other)
     assert desk.ended(desk.store(strange, "other")).value == "not echo"
-    assert (desk.rows.row(waiting).state, desk.rows.row(waiting).attempts) == ("pending", 0)
+    assert (desk.row(waiting).state, desk.row(waiting).attempts) == ("pending", 0)
     make_carrier(echo)
     assert desk.ended(waiting).value == "second"
 
@@ -357,7 +425,10 @@ def test_the_code_says_what_a_collector_takes(engine, yard):
     assert register_collectors(engine, DEFAULT_TENANT, [spec]) == ids
     first = get_destination(engine, DEFAULT_TENANT, ids["answer"])
     assert (first.topics, first.categories, first.timeout_seconds) == (["a.*"], ["sci.space"], 600)
-    with pytest.raises(InvalidInput, match="The code of a collector says this"):
+    assert first.documents
+    hidden = register_collectors(engine, DEFAULT_TENANT, [echo])["echo"]
+    assert not get_destination(engine, DEFAULT_TENANT, hidden).documents
+    with pytest.raises(InvalidInput, match="its code decides"):
         change_destination(
             engine, DEFAULT_TENANT, first.id, DestinationChanges(url="http://a.example/")
         )
@@ -374,21 +445,32 @@ def test_the_code_says_what_a_collector_takes(engine, yard):
         register_collectors(engine, DEFAULT_TENANT, [hook])
 
 
-def test_who_is_killed_by_a_document_begins_it_again_by_the_ladder(make_carrier, desk):
-    carrier = make_carrier(echo)
-    destination = carrier.destinations["echo"]
-    wait_until(lambda: carrier.parts.host.ready)
-    carrier.stop()
-    document = desk.store(carrier, "echo")
-    # Two processes died of it, and a third has marked the last attempt that it may have.
+def test_an_attempt_that_may_kill_is_counted_first_and_comes_back_by_the_ladder(make_carrier, desk):
+    release = threading.Event()
+
+    @collector("fragile")
+    async def fragile(payload, ctx):  # noqa: ARG001
+        await asyncio.to_thread(release.wait, 30)
+        return Ok("survived")
+
+    (fragile_id,) = register_collectors(desk.rows.engine, DEFAULT_TENANT, [fragile]).values()
+    # Two processes have died of it.
     desk.rows.execute(
         "INSERT INTO destination_runtime (tenant_id, destination_id, epoch, holder,"
-        " lease_expires_at, lost_leases) VALUES (1, :id, 7, 'dead', now() - interval '1 s', 2)"
-        " ON CONFLICT (tenant_id, destination_id) DO UPDATE SET holder = 'dead',"
-        " lease_expires_at = EXCLUDED.lease_expires_at, lost_leases = 2",
-        id=destination,
+        " lease_expires_at, lost_leases) VALUES (1, :id, 7, 'dead', now() - interval '1 s', 1)",
+        id=fragile_id,
     )
-    desk.rows.execute("UPDATE deliveries SET attempts = 10")
-    make_carrier(echo)
+    carrier = make_carrier(fragile)
+    document = desk.store(carrier, "fragile")
+    row = wait_until(lambda: (found := desk.row(document)).attempts and found)
+    assert (row.state, row.attempted_at) == ("pending", None)
+    assert row.due_at - row.created_at >= timedelta(seconds=5)
+    release.set()
+    assert (desk.ended(document).value, desk.row(document).attempts) == ("survived", 1)
+    document = desk.rows.document()
+    desk.rows.store(document, to=SimpleNamespace(id=fragile_id))
+    # Marked for the last time, and nobody came back from that.
+    desk.rows.execute("UPDATE deliveries SET attempts = 10 WHERE state = 'pending'")
+    carrier.rung.set()
     row = desk.ended(document)
     assert (row.state, row.last_error) == ("failed", "10 attempts began and none came back")

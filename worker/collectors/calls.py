@@ -6,7 +6,7 @@ import asyncio
 import uuid
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import structlog
 from sqlalchemy import Engine
@@ -27,6 +27,12 @@ LONGEST_LOOK_SECONDS = 1.0
 OnEnded = Callable[[Step], None]
 
 
+class _Waiter(NamedTuple):
+    owner: object
+    step: Step
+    on_ended: OnEnded
+
+
 class Calls:
     """What the functions of a process wait for."""
 
@@ -40,7 +46,7 @@ class Calls:
         self._engine = engine
         self._ring = ring
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="calls")
-        self._waiting: dict[DeliveryKey, dict[object, tuple[Step, OnEnded]]] = {}
+        self._waiting: dict[DeliveryKey, list[_Waiter]] = {}
         self._news = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
@@ -68,16 +74,17 @@ class Calls:
     def watch(self, owner: object, waiting: Iterable[Step], on_ended: OnEnded) -> None:
         """Call back for each of these when its delivery has ended and that is recorded."""
         for step in waiting:
-            self._waiting.setdefault(step.child, {})[owner] = (step, on_ended)
+            self._waiting.setdefault(step.child, []).append(_Waiter(owner, step, on_ended))
         self._news.set()
         if self._task is None:
             self._task = asyncio.create_task(self._look())
 
     def forget(self, owner: object) -> None:
         """Call somebody back no more."""
-        for child in [child for child, owners in self._waiting.items() if owner in owners]:
-            del self._waiting[child][owner]
-            if not self._waiting[child]:
+        for child, waiters in list(self._waiting.items()):
+            if left := [one for one in waiters if one.owner is not owner]:
+                self._waiting[child] = left
+            else:
                 del self._waiting[child]
 
     def recorded(self, results: Sequence[DeliveryResult]) -> None:
@@ -95,8 +102,8 @@ class Calls:
                 LOG.warning("calls.look_failed", error=f"{type(error).__name__}: {error}")
                 ended = []
             for step in ended:
-                for _, on_ended in self._waiting.pop(step.child, {}).values():
-                    on_ended(step)
+                for waiter in self._waiting.pop(step.child, ()):
+                    waiter.on_ended(step)
             pause = SHORTEST_LOOK_SECONDS if ended else min(1.5 * pause, LONGEST_LOOK_SECONDS)
             try:
                 await asyncio.wait_for(self._news.wait(), pause)
@@ -106,8 +113,8 @@ class Calls:
 
     async def _settle(self) -> list[Step]:
         by_tenant: dict[int, list[Step]] = {}
-        for owners in self._waiting.values():
-            step, _ = next(iter(owners.values()))
+        for waiters in self._waiting.values():
+            step = waiters[0].step
             by_tenant.setdefault(step.parent.tenant_id, []).append(step)
 
         def work() -> list[Step]:

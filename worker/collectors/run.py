@@ -101,7 +101,7 @@ class Run:
         """
         self._queued = False
         if self._future is None:
-            self._future = self._host.submit(self._work(payload(), context), self._key)
+            self._future = self._host.submit(self._work(payload, context), self._key)
             self._future.add_done_callback(self._on_done)
         ready, self._ready = self._ready, []
         for batch in ready:
@@ -115,7 +115,8 @@ class Run:
     def cancel(self) -> None:
         """Give up, if it has not ended; nobody is called any more."""
         self._is_over = True
-        self._calls.forget(self)
+        if self._outstanding:
+            self._calls.forget(self)
         for task in self._tasks:
             task.cancel()
         if self._future is not None:
@@ -158,11 +159,11 @@ class Run:
 
     # On the host's loop
 
-    async def _work(self, payload: Payload, context: Context) -> Ended:
+    async def _work(self, payload: Callable[[], Payload], context: Context) -> Ended:
         INVOCATION.set(self)
         began_at = self._host.loop.time()
         try:
-            answer: object = await self._spec.function(payload, context)
+            answer: object = await self._spec.function(payload(), context)
         except (Exception, SystemExit, KeyboardInterrupt) as error:  # noqa: BLE001  (not our code)
             answer = error
         return ended_by(answer, self._spec.key, self._host.loop.time() - began_at)
