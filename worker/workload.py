@@ -144,6 +144,7 @@ class Workload:
     def ready_at(self, now: float) -> float | None:
         """Return when rows that wait for others will go without them; None when none wait."""
         if self._batch is None or not self._fresh:
+            self._gathers_since = None
             return None
         if self._gathers_since is None:
             self._gathers_since = now
