@@ -65,6 +65,9 @@ class Settings(BaseSettings):
     lease_seconds: Annotated[float, Field(gt=0)] = 15.0
     """How long a destination stays with a delivery process that has gone silent."""
 
+    attempts_retention_days: Annotated[int, Field(ge=1, le=3650)] = 14
+    """Days for which attempts and operational events are kept."""
+
     router: str | None = None
     """``package.module:Class``, what chooses the destinations of documents."""
     collectors: Annotated[tuple[str, ...], NoDecode] = ()

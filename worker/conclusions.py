@@ -5,12 +5,14 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple, Protocol
 
+from app.domain.attempts import Trace
 from app.domain.deliveries import (
     FAILED,
     Attempt,
+    AttemptRecord,
     DeliveryState,
     NextStep,
     Outcome,
@@ -102,6 +104,11 @@ class Conclusions:
                 error=outcome.error,
                 finished_at=now,
                 value=value,
+                attempt=AttemptRecord(
+                    started_at=now - timedelta(seconds=outcome.duration_seconds),
+                    kind=outcome.kind,
+                    trace=outcome.trace or Trace(total_ms=outcome.duration_seconds * 1000),
+                ),
             ),
         )
 

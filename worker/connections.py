@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections import deque
+from contextlib import nullcontext
 from typing import NamedTuple
 
 import aiohappyeyeballs
 
+from app.domain.attempts import Trace
 from worker.exchange import Connection
 from worker.resolver import AddressInfo, VettedResolver
 
@@ -63,20 +65,22 @@ class Connections:
         if self._sweep is None:
             self._sweep = self._loop.call_later(KEPT_SECONDS, self._close_old)
 
-    async def open(self, origin: Origin, deadline: float) -> Connection:
+    async def open(self, origin: Origin, deadline: float, trace: Trace) -> Connection:
         """Connect.
 
         Args:
             origin: where to.
             deadline: the loop's time by which the connection, with TLS, must stand.
+            trace: takes the times of the phases.
 
         Raises:
             OSError: no address, none that may be called, or nobody there.
             TimeoutError: not by the deadline.
         """
         async with asyncio.timeout_at(deadline):
-            addresses = await self._resolver.resolve(origin.host, origin.port)
-            return await self._connect(origin, addresses)
+            with trace.phase("name_ms"):
+                addresses = await self._resolver.resolve(origin.host, origin.port)
+            return await self._connect(origin, addresses, trace)
 
     async def close(self) -> None:
         """Close everything, in use or not."""
@@ -88,17 +92,21 @@ class Connections:
         # Aborting takes effect on the next turn, and uvloop complains of what its end finds open.
         await asyncio.sleep(0)
 
-    async def _connect(self, origin: Origin, addresses: list[AddressInfo]) -> Connection:
-        sock = await aiohappyeyeballs.start_connection(
-            addresses, happy_eyeballs_delay=SECOND_ADDRESS_AFTER_SECONDS, loop=self._loop
-        )
-        try:
-            _, connection = await self._loop.create_connection(
-                lambda: Connection(self._alive),
-                sock=sock,
-                ssl=self._tls_context() if origin.tls else None,
-                server_hostname=origin.host.rstrip(".") if origin.tls else None,
+    async def _connect(
+        self, origin: Origin, addresses: list[AddressInfo], trace: Trace
+    ) -> Connection:
+        with trace.phase("connect_ms"):
+            sock = await aiohappyeyeballs.start_connection(
+                addresses, happy_eyeballs_delay=SECOND_ADDRESS_AFTER_SECONDS, loop=self._loop
             )
+        try:
+            with trace.phase("tls_ms") if origin.tls else nullcontext():
+                _, connection = await self._loop.create_connection(
+                    lambda: Connection(self._alive),
+                    sock=sock,
+                    ssl=self._tls_context() if origin.tls else None,
+                    server_hostname=origin.host.rstrip(".") if origin.tls else None,
+                )
         except BaseException:
             sock.close()
             raise

@@ -11,10 +11,13 @@ a cap or to the deadline, whichever is first, and only the first leaves the conn
 from __future__ import annotations
 
 import asyncio
+import time
 from dataclasses import dataclass
 from typing import cast
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
+
+from app.domain.attempts import Trace
 
 HEAD_CAP = 64 * 1024
 BODY_CAP = 64 * 1024
@@ -72,6 +75,7 @@ class Connection(asyncio.Protocol):
         self._waiter: asyncio.Future[Answer] | None = None
         self._usable = False
         self._received = 0
+        self._first_byte: float | None = None
         self._begin_answer()
 
     @property
@@ -79,12 +83,13 @@ class Connection(asyncio.Protocol):
         """Whether another request may go out on it."""
         return self._usable
 
-    async def exchange(self, request: bytes, deadline: float) -> Answer:
+    async def exchange(self, request: bytes, deadline: float, trace: Trace) -> Answer:
         """Send a request and return the answer to it.
 
         Args:
             request: head and body.
             deadline: the loop's time at which waiting ends.
+            trace: takes the times.
 
         Raises:
             TimeoutError: no head of an answer by then.
@@ -93,6 +98,9 @@ class Connection(asyncio.Protocol):
         """
         self._begin_answer()
         self._received = 0
+        self._first_byte = None
+        trace.reused = self.reused
+        sent = time.perf_counter()
         self._waiter = self._loop.create_future()
         timer = self._loop.call_at(deadline, self._on_deadline)
         try:
@@ -107,6 +115,7 @@ class Connection(asyncio.Protocol):
         finally:
             timer.cancel()
             self._waiter = None
+            trace.exchanged(sent, self._first_byte)
 
     def abort(self) -> None:
         """Close at once."""
@@ -127,6 +136,8 @@ class Connection(asyncio.Protocol):
             # Nobody asked: not a connection to ask the next question on.
             self.abort()
             return
+        if not self._received:
+            self._first_byte = time.perf_counter()
         self._received += len(data)
         try:
             self._parser.feed_data(data)

@@ -120,7 +120,10 @@ def make_broker(settings: Settings, kinds: Sequence[Kind]) -> HardenedBroker:
     )
     bell = Doorbell(client, namespace=settings.redis_namespace)
     # The first is closed last.
-    parts = [Part(close=engine.dispose), _sweeper(broker, engine, bell, client)]
+    parts = [
+        Part(close=engine.dispose),
+        _sweeper(broker, engine, bell, client, settings.attempts_retention_days),
+    ]
     if "ingest" in kinds:
         parts.append(_add_ingest(broker, settings, engine, bell))
     if "delivery" in kinds:
@@ -227,7 +230,13 @@ def _add_collectors(
     return Part(start=parts.start, stop=parts.stop, close=parts.close)
 
 
-def _sweeper(broker: HardenedBroker, engine: Engine, bell: Doorbell, client: redis.Redis) -> Part:
+def _sweeper(
+    broker: HardenedBroker,
+    engine: Engine,
+    bell: Doorbell,
+    client: redis.Redis,
+    retention_days: int,
+) -> Part:
     def keep(letters: Sequence[DeadLetter]) -> None:
         with transaction(engine) as connection:
             store_dead_letters(
@@ -240,5 +249,5 @@ def _sweeper(broker: HardenedBroker, engine: Engine, bell: Doorbell, client: red
     def forget(applied: Mapping[uuid.UUID, int]) -> None:
         forget_finished(client, broker.namespace, applied)
 
-    sweeper = Sweeper(engine, bell.ring, move, forget)
+    sweeper = Sweeper(engine, bell.ring, move, forget, attempts_retention_days=retention_days)
     return Part(start=sweeper.start, close=sweeper.stop)

@@ -9,10 +9,12 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from functools import partial
 from typing import NamedTuple, Protocol, TypeVar
 
 import structlog
 from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import IntegrityError
 
 from app.domain.deliveries import DeliveryState
 from app.domain.destinations import Destination
@@ -20,6 +22,7 @@ from app.domain.health import Health, HealthRules
 from app.domain.operational_events import OperationalEventType
 from app.domain.throttle import ThrottleState
 from app.storage import (
+    attempts,
     deliveries,
     destinations,
     due,
@@ -139,11 +142,17 @@ class Outbox:
     ) -> Counter[DeliveryState]:
         """Write results in one transaction."""
 
-        def work() -> Counter[DeliveryState]:
+        def work(*, repeated: bool = False) -> Counter[DeliveryState]:
             with transaction(self._engine, durable=False) as connection:
+                unkept = attempts.without_kept(connection, results) if repeated else results
+                # First, so that the rows' locks are held for less.
+                attempts.write(connection, unkept)
                 return deliveries.record(connection, lease, results)
 
-        return await self._in(self._work, work)
+        try:
+            return await self._in(self._work, work)
+        except IntegrityError:
+            return await self._in(self._work, partial(work, repeated=True))
 
     async def mark_attempts(
         self, lease: Lease, keys: Sequence[DeliveryKey], due_at: datetime | None = None

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import ssl
 import time
-import zlib
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from types import TracebackType
@@ -15,19 +13,18 @@ from typing import Self
 import structlog
 
 from app.domain.addresses import Network
+from app.domain.attempts import Trace
 from app.domain.backoff import parse_retry_after
 from app.domain.deliveries import Outcome, OutcomeKind, classify_response
 from app.domain.envelopes import Payload
 from app.domain.text import clean
+from worker.answers import describe, kept_body, kept_headers
 from worker.connections import Connections
 from worker.exchange import Answer, AnswerUnreadable, NoAnswer
 from worker.resolver import AddressRefused, Names, NameUnresolved, VettedResolver
 from worker.targets import Target
 
 LOG = structlog.get_logger(__name__)
-
-EXCERPT_CAP = 2 * 1024
-"""Most bytes kept of an answer's body, after decompression."""
 
 
 class Sender:
@@ -63,74 +60,63 @@ class Sender:
         that is read of the answer.
         """
         began_at = self._loop.time()
+        trace = Trace()
         request = target.request(webhook_id, int(time.time()), payload)
+        deadline = began_at + target.timeout_seconds
         try:
-            answer = await self._exchange(target, request, began_at + target.timeout_seconds)
+            answer = await self._exchange(target, request, deadline, trace)
         except OSError as error:
-            return _failure(error, target, self._loop.time() - began_at)
+            return _failure(error, target, self._loop.time() - began_at, trace)
         except Exception as error:  # an unknown failure is one of this delivery
             LOG.exception("delivery.send_failed", host=target.origin.host)
-            return _failure(error, target, self._loop.time() - began_at)
-        return _outcome(answer, self._loop.time() - began_at)
+            return _failure(error, target, self._loop.time() - began_at, trace)
+        finally:
+            trace.ended()
+        return _outcome(answer, self._loop.time() - began_at, trace)
 
-    async def _exchange(self, target: Target, request: bytes, deadline: float) -> Answer:
+    async def _exchange(
+        self, target: Target, request: bytes, deadline: float, trace: Trace
+    ) -> Answer:
         connection = self._connections.take(target.origin)
         if connection is not None:
             try:
-                answer = await connection.exchange(request, deadline)
+                answer = await connection.exchange(request, deadline, trace)
             except NoAnswer:
                 # Most often a kept connection that the receiver closed as the request set out.
                 # The receiver drops the second one by its webhook-id if it did get the first.
                 connection = None
         if connection is None:
-            connection = await self._connections.open(target.origin, deadline)
-            answer = await connection.exchange(request, deadline)
+            connection = await self._connections.open(target.origin, deadline, trace)
+            answer = await connection.exchange(request, deadline, trace)
         self._connections.give(target.origin, connection)
         return answer
 
 
-def _outcome(answer: Answer, duration: float) -> Outcome:
-    if 200 <= answer.status < 300:  # noqa: PLR2004  (the usual case, without looking at headers)
-        return Outcome(kind=OutcomeKind.SUCCESS, status=answer.status, duration_seconds=duration)
+def _outcome(answer: Answer, duration: float, trace: Trace) -> Outcome:
+    encoding = answer.header(b"content-encoding")
+    trace.headers = kept_headers(answer)
+    trace.body = body = kept_body(answer, encoding)
+    if 200 <= answer.status < 300:  # noqa: PLR2004  (the class is the meaning)
+        return Outcome(
+            kind=OutcomeKind.SUCCESS, status=answer.status, duration_seconds=duration, trace=trace
+        )
     retry_after = answer.header(b"retry-after")
     headers = {} if retry_after is None else {"Retry-After": retry_after}
     return Outcome(
         kind=classify_response(answer.status, headers),
         status=answer.status,
-        error=_describe(answer),
+        error=describe(answer, body),
         retry_after_seconds=parse_retry_after(retry_after, datetime.now(UTC)),
         duration_seconds=duration,
+        trace=trace,
     )
 
 
-def _describe(answer: Answer) -> str:
-    reason = f"HTTP {answer.status} {answer.reason.decode('latin-1')}".rstrip()
-    excerpt = _excerpt(answer.body, answer.header(b"content-encoding") or "")
-    return clean(f"{reason}: {excerpt}" if excerpt else reason)
-
-
-def _excerpt(body: bytes, encoding: str) -> str:
-    coding = encoding.strip().lower()
-    if coding in {"gzip", "x-gzip", "deflate"}:
-        body = _inflated(body)
-    elif coding not in {"", "identity"}:
-        # Nobody asked for it, and what is not unfolded cannot be a bomb.
-        return f"(a body in {coding})"
-    return " ".join(body[:EXCERPT_CAP].decode(errors="replace").split())
-
-
-def _inflated(body: bytes) -> bytes:
-    # With a header of gzip or zlib, or without one, as some understand "deflate".
-    for window_bits in (zlib.MAX_WBITS | 32, -zlib.MAX_WBITS):
-        # The bound is on what comes out: a kilobyte can unfold to a megabyte.
-        with contextlib.suppress(zlib.error):
-            return zlib.decompressobj(wbits=window_bits).decompress(body, EXCERPT_CAP)
-    return b""
-
-
-def _failure(error: Exception, target: Target, duration: float) -> Outcome:
+def _failure(error: Exception, target: Target, duration: float, trace: Trace) -> Outcome:
     kind = OutcomeKind.PERMANENT if isinstance(error, AddressRefused) else OutcomeKind.TEMPORARY
-    return Outcome(kind=kind, error=clean(_explain(error, target)), duration_seconds=duration)
+    return Outcome(
+        kind=kind, error=clean(_explain(error, target)), duration_seconds=duration, trace=trace
+    )
 
 
 def _explain(error: Exception, target: Target) -> str:

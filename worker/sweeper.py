@@ -10,6 +10,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
 import structlog
@@ -19,7 +20,15 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from app.domain.documents import DEFAULT_TENANT
 from app.domain.errors import DatabaseUnavailable
-from app.storage import batches, counters, deliveries, holds, ticks
+from app.storage import (
+    attempt_days,
+    batches,
+    counters,
+    deliveries,
+    holds,
+    operational_events,
+    ticks,
+)
 from app.storage.engine import transaction
 from worker.planning import Ring
 
@@ -30,6 +39,7 @@ SWEEP_EVERY_SECONDS = 1.0
 FOLD_EVERY_SECONDS = 5.0
 DEAD_LETTERS_EVERY_SECONDS = 5.0
 LONGEST_MOVE_SECONDS = 0.5
+RETAIN_EVERY_SECONDS = 60.0
 
 
 class Sweeper:
@@ -41,6 +51,8 @@ class Sweeper:
         ring: Ring,
         move_dead_letters: Callable[[], int],
         forget_batches: Callable[[Mapping[uuid.UUID, int]], object],
+        *,
+        attempts_retention_days: int,
     ) -> None:
         """Keep the parts.
 
@@ -50,11 +62,13 @@ class Sweeper:
             move_dead_letters: takes given-up messages from Redis to Postgres; returns how many.
             forget_batches: lets Redis forget batches that are finished, given how many documents
                 of each have been applied.
+            attempts_retention_days: how long attempts and operational events are kept.
         """
         self._engine = engine
         self._ring = ring
         self._move_dead_letters = move_dead_letters
         self._forget_batches = forget_batches
+        self._retention_days = attempts_retention_days
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="sweeper", daemon=True)
 
@@ -84,6 +98,8 @@ class Sweeper:
             moved := self._move_dead_letters()
         ):
             LOG.error("dead_letters.moved", messages=moved)
+        if self._turn("retain", RETAIN_EVERY_SECONDS):
+            self.retain()
 
     def sweep(self) -> None:
         """Hold, resume and cancel as destinations are configured now; ring those that wait."""
@@ -115,6 +131,24 @@ class Sweeper:
         moved = holds.PIECE_ROWS
         while moved == holds.PIECE_ROWS and time.monotonic() < until:
             moved = self._in_transaction(lambda connection: move(connection, DEFAULT_TENANT))
+
+    def retain(self) -> None:
+        """Make room for the attempts of the days to come, and drop what is too old."""
+        today = datetime.now(UTC).date()
+        days = self._retention_days
+        made = self._in_transaction(lambda connection: attempt_days.make_ahead(connection, today))
+        dropped = self._in_transaction(
+            lambda connection: attempt_days.drop_old(connection, today, retention_days=days)
+        )
+        if made or dropped:
+            LOG.info(
+                "attempts.days", made=[str(day) for day in made], dropped=[str(d) for d in dropped]
+            )
+        self._in_transaction(
+            lambda connection: operational_events.drop_old(
+                connection, DEFAULT_TENANT, today - timedelta(days=days)
+            )
+        )
 
     def _turn(self, name: str, every_seconds: float) -> bool:
         return self._in_transaction(

@@ -19,10 +19,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 
+from app.domain.attempts import Trace
 from app.domain.backoff import DAY, LADDER_SECONDS, jittered
 
 
@@ -60,6 +61,7 @@ class Outcome:
         error: for people; None for a success.
         retry_after_seconds: what the receiver asked for.
         duration_seconds: from the start of the request to the end of the answer.
+        trace: what else is kept of it; None where there was no request.
     """
 
     kind: OutcomeKind
@@ -67,6 +69,16 @@ class Outcome:
     error: str | None = None
     retry_after_seconds: float | None = None
     duration_seconds: float = 0.0
+    trace: Trace | None = field(default=None, repr=False, compare=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptRecord:
+    """What is recorded of an attempt beside its result; see ``Outcome`` for the fields."""
+
+    started_at: datetime
+    kind: OutcomeKind
+    trace: Trace | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection, text
 
-from app.domain.deliveries import OPEN, DeliveryState
+from app.domain.deliveries import OPEN, AttemptRecord, DeliveryState
 from app.storage import operational_events, tallies
 from app.storage import results as delivery_results
 from app.storage.documents import Winner
@@ -58,6 +58,8 @@ class DeliveryResult:
 
     Attributes:
         value: JSON that a collector returned; None where there is none.
+        attempt: written by ``app.storage.attempts``; None where there was none, because the
+            delivery ended without a request.
     """
 
     key: DeliveryKey
@@ -68,6 +70,7 @@ class DeliveryResult:
     error: str | None
     finished_at: datetime
     value: str | None = None
+    attempt: AttemptRecord | None = None
 
 
 def plan(connection: Connection, tenant_id: int, deliveries: Sequence[PlannedDelivery]) -> Tally:

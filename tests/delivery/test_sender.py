@@ -379,7 +379,9 @@ def test_an_unknown_certificate_is_refused(tls_receiver):
 
 def test_a_trusted_certificate_must_be_for_the_name_that_is_called(tls_receiver, monkeypatch):
     monkeypatch.setenv("SSL_CERT_FILE", str(CERTIFICATE))
-    assert send(tls_receiver.url.replace("127.0.0.1", "localhost")).kind is OutcomeKind.SUCCESS
+    outcome = send(tls_receiver.url.replace("127.0.0.1", "localhost"))
+    assert outcome.kind is OutcomeKind.SUCCESS
+    assert 0 < outcome.trace.tls_ms < outcome.trace.total_ms
     outcome = send(tls_receiver.url)
     assert outcome.error.startswith("TLS certificate: ")
     assert len(tls_receiver.heads) == 1

@@ -17,7 +17,7 @@ from sqlalchemy import text
 from app.domain.documents import DEFAULT_TENANT
 from app.domain.predictions import Prediction
 from app.queue.messages import Chunk
-from app.storage import rejected
+from app.storage import attempt_days, rejected
 from app.storage.destinations import DestinationCache
 from app.storage.engine import make_engine, transaction
 from app.storage.rejected import DeadMessage
@@ -275,12 +275,20 @@ def test_the_sweeper_rings_what_waits_and_takes_turns(engine, make_parts):
     ingest(parts, [chunk("text")])
     rung = []
     sweepers = [
-        Sweeper(engine, lambda _, ids: rung.extend(ids), lambda: 0, lambda _: None)
+        Sweeper(
+            engine,
+            lambda _, ids: rung.extend(ids),
+            lambda: 0,
+            lambda _: None,
+            attempts_retention_days=14,
+        )
         for _ in range(2)
     ]
     for sweeper in sweepers:
         sweeper.look()
     assert rung == [target.id]
+    days = "SELECT count(*) FROM pg_inherits WHERE inhparent = 'attempts'::regclass"
+    assert rows(engine, days) == [(1 + 1 + attempt_days.DAYS_AHEAD,)]
 
 
 def test_dead_letters_are_kept_once(engine):
