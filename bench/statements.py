@@ -10,22 +10,29 @@ import time
 import uuid
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from typing import Any
 
 from sqlalchemy import Connection
 
 from app.domain.deliveries import DeliveryState
+from app.domain.delivery_ids import DeliveryPlace
 from app.domain.documents import accepted_at
 from app.domain.predictions import Prediction
 from app.storage import (
+    attempts,
     batches,
     counters,
     deliveries,
+    delivery_errors,
+    delivery_search,
     destinations,
     documents,
     receipts,
+    replays,
     ticks,
 )
 from app.storage.deliveries import DeliveryKey, DeliveryResult, PlannedDelivery
+from app.storage.delivery_search import DeliveryFilter
 from app.storage.documents import IncomingDocument, Winner
 from app.storage.due import FreshOrder, Position, has_due, read_due
 from app.storage.receipts import ChunkCounts
@@ -156,8 +163,33 @@ STATEMENTS: Mapping[str, Call] = {
     "cancel a deleted destination's": _cancel,
     "fold 500 counters": _fold,
     "fold 500 counts of batches": _fold_batches,
+    "find what failed": lambda connection, _: _find(connection, states=("failed",)),
+    "find what was not delivered": lambda connection, _: _find(connection, states=("undelivered",)),
+    "find the deliveries of a destination": lambda connection, world: _find(
+        connection, destination_id=world.quiet
+    ),
+    "find the deliveries of a document": lambda connection, world: _find(
+        connection, document_id=world.stored[0][0]
+    ),
+    "group errors": lambda connection, _: delivery_errors.groups(connection, TENANT),
+    "plan 500 replays": lambda connection, world: replays.plan(
+        connection,
+        TENANT,
+        replays.replayable(
+            connection,
+            TENANT,
+            [DeliveryPlace(*key[1:]) for key in _keys(world)],
+        ),
+    ),
+    "attempts of a delivery": lambda connection, world: attempts.of_delivery(
+        connection, TENANT, DeliveryPlace(*_keys(world)[0][1:])
+    ),
     "counts of a batch": lambda connection, _: batches.counts(connection, TENANT, uuid.uuid4()),
 }
+
+
+def _find(connection: Connection, **by: Any) -> object:
+    return delivery_search.find(connection, TENANT, DeliveryFilter(**by), limit=100)
 
 
 def _document(document_id: uuid.UUID) -> IncomingDocument:

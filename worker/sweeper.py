@@ -27,6 +27,7 @@ from app.storage import (
     deliveries,
     holds,
     operational_events,
+    replays,
     ticks,
 )
 from app.storage.engine import transaction
@@ -40,6 +41,9 @@ FOLD_EVERY_SECONDS = 5.0
 DEAD_LETTERS_EVERY_SECONDS = 5.0
 LONGEST_MOVE_SECONDS = 0.5
 RETAIN_EVERY_SECONDS = 60.0
+REPLAY_EVERY_SECONDS = 1.0
+REPLAY_SECONDS = 0.5
+"""Spent on replays at a time; the rest of the sweep waits meanwhile."""
 
 
 class Sweeper:
@@ -94,6 +98,8 @@ class Sweeper:
             self.sweep()
         if self._turn("fold", FOLD_EVERY_SECONDS):
             self.fold()
+        if self._turn("replay", REPLAY_EVERY_SECONDS):
+            self.replay()
         if self._turn("dead_letters", DEAD_LETTERS_EVERY_SECONDS) and (
             moved := self._move_dead_letters()
         ):
@@ -131,6 +137,20 @@ class Sweeper:
         moved = holds.PIECE_ROWS
         while moved == holds.PIECE_ROWS and time.monotonic() < until:
             moved = self._in_transaction(lambda connection: move(connection, DEFAULT_TENANT))
+
+    def replay(self) -> None:
+        """Plan anew what somebody asked for, for a while; the rest comes next time."""
+        until = time.monotonic() + REPLAY_SECONDS
+        while time.monotonic() < until and not self._stopping.is_set():
+            job = self._in_transaction(
+                lambda connection: replays.advance(connection, DEFAULT_TENANT)
+            )
+            if job is None:
+                return
+            if job.finished_at is not None:
+                LOG.info(
+                    "replay.finished", id=str(job.id), planned=job.planned, skipped=job.skipped
+                )
 
     def retain(self) -> None:
         """Make room for the attempts of the days to come, and drop what is too old."""

@@ -16,6 +16,7 @@ TEXT = "text/plain; charset=utf-8"
 PARSED_CHARACTERS = 64 * 1024
 """Longer contents are JSON or not by how they begin and end: parsing 8 MiB takes up to 0.3 s."""
 _WHITESPACE = " \t\r\n"
+_WEBHOOK_ID = re.compile(r"msg_([0-9a-f]{32})_([0-9]{1,18})(?:_([0-9]{1,4}))?")
 _OPENING = re.compile(r'[ \t\r\n]*+(?:\{[ \t\r\n]*+["}]|\[[ \t\r\n]*+[]["{0-9tfn-])')
 
 
@@ -56,6 +57,18 @@ def webhook_id(document_id: uuid.UUID, seq: int, generation: int = 0) -> str:
     if generation:
         return f"msg_{document_id.hex}_{seq}_{generation}"
     return f"msg_{document_id.hex}_{seq}"
+
+
+def parse_webhook_id(text: str) -> tuple[uuid.UUID, int, int]:
+    """Return the document's id, order number and generation that a webhook's id names.
+
+    Raises:
+        ValueError: it is none of ours.
+    """
+    match = _WEBHOOK_ID.fullmatch(text)
+    if match is None:
+        raise ValueError("webhook-ids of ours look like msg_<document>_<number>")
+    return uuid.UUID(match[1]), int(match[2]), int(match[3] or 0)
 
 
 def raw(content: str) -> Payload:

@@ -14,9 +14,12 @@
     │   └── HeadersInvalid
     ├── NotFound
     │   ├── BatchNotFound
+    │   ├── DeliveryNotFound
     │   ├── DocumentNotFound
-    │   └── DestinationNotFound
+    │   ├── DestinationNotFound
+    │   └── ReplayNotFound
     ├── Conflict
+    │   ├── DeliveryNotReplayable
     │   ├── DestinationKeyTaken
     │   └── SecretsOverlap
     ├── Unavailable                 try again later; nothing was confirmed
@@ -209,10 +212,40 @@ class DestinationNotFound(NotFound):
         super().__init__(f"No destination {destination_id} exists.")
 
 
+class DeliveryNotFound(NotFound):
+    """No delivery has this id."""
+
+    code = "delivery_not_found"
+
+    def __init__(self, delivery_id: str) -> None:
+        self.delivery_id = delivery_id
+        super().__init__(f"No delivery {delivery_id} is known.")
+
+
+class ReplayNotFound(NotFound):
+    """No replay has this id."""
+
+    code = "replay_not_found"
+
+    def __init__(self, replay_id: uuid.UUID) -> None:
+        self.replay_id = replay_id
+        super().__init__(f"No replay {replay_id} is known.")
+
+
 class Conflict(DocyardError):
     """The request contradicts what is there."""
 
     code = "conflict"
+
+
+class DeliveryNotReplayable(Conflict):
+    """A delivery cannot be planned anew."""
+
+    code = "delivery_not_replayable"
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        super().__init__(f"This delivery cannot be replayed: {reason}.")
 
 
 class DestinationKeyTaken(Conflict):

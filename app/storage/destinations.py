@@ -111,12 +111,14 @@ def get(
     return None if row is None else Destination(**row._asdict())
 
 
-def get_by_key(connection: Connection, tenant_id: int, key: str) -> Destination | None:
-    """Return and lock the destination of a key, or None."""
+def get_by_key(
+    connection: Connection, tenant_id: int, key: str, *, lock: bool = False
+) -> Destination | None:
+    """Return the destination of a key, or None; ``lock`` it to change it."""
     row = connection.execute(
         text(
             f"SELECT {COLUMNS} FROM destinations WHERE tenant_id = :tenant_id"  # noqa: S608  (constants only)
-            " AND key = :key AND deleted_at IS NULL FOR NO KEY UPDATE"
+            f" AND key = :key AND deleted_at IS NULL {'FOR NO KEY UPDATE' if lock else ''}"
         ),
         {"tenant_id": tenant_id, "key": key},
     ).one_or_none()

@@ -274,9 +274,10 @@ class DestinationRuntime(SQLModel, table=True):
 class Delivery(SQLModel, table=True):
     """One document version for one destination: the outbox, and the record of what became of it.
 
-    The two partial indexes are the two ways in which a holder reads: deliveries never tried, in
-    the order of acceptance, and retries by the time they are due. With an ``event_type`` the row is
-    of an operational event, whose id stands in place of a document's.
+    The first two indexes are the two ways in which a holder reads: deliveries never tried, in the
+    order of acceptance, and retries by the time they are due. The others are for people
+    (``app.storage.delivery_search``). With an ``event_type`` the row is of an operational event,
+    whose id stands in place of a document's.
     """
 
     __tablename__: ClassVar[str] = "deliveries"
@@ -303,6 +304,22 @@ class Delivery(SQLModel, table=True):
             "seq",
             postgresql_where=text("state = 'held'"),
         ),
+        Index("deliveries_accepted", "tenant_id", "seq", "destination_id"),
+        Index(
+            "deliveries_undelivered",
+            "tenant_id",
+            "state",
+            "seq",
+            "destination_id",
+            postgresql_where=text("state IN ('pending', 'held', 'failed')"),
+        ),
+        Index(
+            "deliveries_batch",
+            "tenant_id",
+            "batch_id",
+            "seq",
+            postgresql_where=text("batch_id IS NOT NULL"),
+        ),
     )
 
     tenant_id: int = Field(primary_key=True, sa_type=Integer)
@@ -326,6 +343,32 @@ class Delivery(SQLModel, table=True):
     last_error: str | None = Field(default=None, sa_type=Text)
     batch_id: uuid.UUID | None = Field(default=None)
     event_type: str | None = Field(default=None, sa_type=Text)
+
+
+class Replay(SQLModel, table=True):
+    """Ended deliveries that are planned anew, by a filter, piece by piece.
+
+    ``cursor`` is the id of the delivery behind which the next piece begins.
+    """
+
+    __tablename__: ClassVar[str] = "replays"
+    __table_args__: ClassVar[tuple[Any, ...]] = (
+        Index(
+            "replays_unfinished",
+            "tenant_id",
+            "id",
+            postgresql_where=text("finished_at IS NULL"),
+        ),
+    )
+
+    tenant_id: int = Field(primary_key=True, sa_type=Integer)
+    id: uuid.UUID = Field(primary_key=True)
+    filter: dict[str, Any] = Field(sa_type=JSON)
+    cursor: str | None = Field(default=None, sa_type=Text)
+    planned: int = Field(default=0, sa_type=BigInteger, sa_column_kwargs={"server_default": "0"})
+    skipped: int = Field(default=0, sa_type=BigInteger, sa_column_kwargs={"server_default": "0"})
+    created_at: datetime = Field(sa_type=Timestamp, sa_column_kwargs={"server_default": NOW})
+    finished_at: datetime | None = Field(default=None, sa_type=Timestamp)
 
 
 class AttemptRow(SQLModel, table=True):

@@ -90,7 +90,7 @@ def _children(
 
 
 def _default(connection: Connection, tenant_id: int, seal: Callable[[str], str]) -> Destination:
-    found = destinations.get_by_key(connection, tenant_id, DEFAULT_KEY)
+    found = destinations.get_by_key(connection, tenant_id, DEFAULT_KEY, lock=True)
     if found is None:
         given = DestinationInput(
             key=DEFAULT_KEY,
@@ -101,7 +101,7 @@ def _default(connection: Connection, tenant_id: int, seal: Callable[[str], str])
         made = make_destination(tenant_id, given, now=datetime.now(UTC))
         destinations.insert(connection, replace(made, secret=seal(made.secret)))
         # Ours, or that of who was quicker.
-        found = destinations.get_by_key(connection, tenant_id, DEFAULT_KEY)
+        found = destinations.get_by_key(connection, tenant_id, DEFAULT_KEY, lock=True)
         assert found is not None  # noqa: S101  (just inserted)
     return found
 
