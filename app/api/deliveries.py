@@ -11,10 +11,13 @@ from pydantic import BaseModel, ConfigDict
 
 from app.api.paging import link_next
 from app.api.parts import Parts, parts_of
+from app.domain.delivery_ids import DeliveryPlace as DeliveryKey
+from app.domain.delivery_ids import delivery_id
 from app.domain.documents import DEFAULT_TENANT
+from app.domain.envelopes import webhook_id
 from app.domain.errors import InvalidInput, Violation
 from app.services.routes import where_document_went
-from app.storage.document_deliveries import DeliveryPlace
+from app.storage.document_deliveries import DeliveryPlace, DocumentDelivery
 
 router = APIRouter(tags=["documents"])
 
@@ -25,8 +28,8 @@ class DeliveryOutput(BaseModel):
     `result` is what a collector returned; `destination_url` is null for collectors.
     """
 
-    model_config = ConfigDict(from_attributes=True)
-
+    id: str
+    webhook_id: str
     destination_id: uuid.UUID
     destination_key: str | None
     destination_url: str | None
@@ -41,6 +44,9 @@ class DeliveryOutput(BaseModel):
     attempted_at: datetime | None
     ended_at: datetime | None
     result: Any
+
+
+_SHOWN = DeliveryOutput.model_fields.keys() - {"id", "webhook_id"}
 
 
 class UnplannedOutput(BaseModel):
@@ -96,8 +102,19 @@ def read_deliveries_of_document(
         routes=found.routes,
         explanation=found.explanation,
         unplanned=found.unplanned and UnplannedOutput.model_validate(found.unplanned),
-        items=[DeliveryOutput.model_validate(one) for one in found.deliveries],
+        items=[_output(document_id, one) for one in found.deliveries],
         next_cursor=more,
+    )
+
+
+def _output(document_id: uuid.UUID, one: DocumentDelivery) -> DeliveryOutput:
+    key = document_id, one.seq, one.destination_id, one.generation
+    return DeliveryOutput.model_validate(
+        {
+            "id": delivery_id(DeliveryKey(*key)),
+            "webhook_id": webhook_id(document_id, one.seq, one.generation),
+            **{name: getattr(one, name) for name in _SHOWN},
+        }
     )
 
 

@@ -47,6 +47,8 @@ def test_each_route_has_its_reason_and_what_became_of_it(web, store):
     assert (a["reason"], a["state"], a["attempts"]) == ("key 'a' was named", "failed", 3)
     assert (a["last_status"], a["last_error"], a["due_at"]) == (503, "no", None)
     assert None not in (a["attempted_at"], a["ended_at"], a["created_at"])
+    looked_up = web.ask("GET", f"/deliveries/{a['id']}").json
+    assert (looked_up["destination_key"], looked_up["webhook_id"]) == ("a", a["webhook_id"])
     assert (b["state"], b["attempts"], b["last_status"], b["ended_at"]) == (
         "pending",
         0,

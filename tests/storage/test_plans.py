@@ -17,7 +17,7 @@ ENTERED_BY = {
     "deliveries_pkey": "document_id = ",
     "deliveries_fresh": "destination_id = ",
     "deliveries_retry": "destination_id = ",
-    "deliveries_accepted": "seq >= ",
+    "deliveries_accepted": "(seq ",
     "deliveries_undelivered": "state = ",
     "tombstones_pkey": "document_id = ",
     "receipts_pkey": "chunk_id = ",
