@@ -10,6 +10,7 @@ import contextlib
 import zlib
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import NamedTuple
 
 import orjson
 
@@ -24,15 +25,22 @@ SUCCESS_HEADERS_CAP = 1024
 FIRST_FAILURE = 300
 
 
-def kept_headers(answer: Answer) -> str:
-    """Return the headers as a JSON object, up to a cap; those behind it are left out."""
+class KeptHeaders(NamedTuple):
+    """The headers of an answer as a JSON object, and its ``content-encoding``, "" without one."""
+
+    json: str
+    encoding: str
+
+
+def kept_headers(answer: Answer) -> KeptHeaders:
+    """Return the headers up to a cap; those behind it are left out."""
     cap = SUCCESS_HEADERS_CAP if answer.status < FIRST_FAILURE else HEADERS_CAP
-    return _as_json(tuple(answer.headers), cap)
+    return _kept(tuple(answer.headers), cap)
 
 
 # A receiver's headers differ by their date alone, second by second.
 @lru_cache(maxsize=64)
-def _as_json(headers: Sequence[tuple[bytes, bytes]], room: int) -> str:
+def _kept(headers: Sequence[tuple[bytes, bytes]], room: int) -> KeptHeaders:
     kept: dict[str, str] = {}
     for raw_name, raw_value in headers:
         room -= len(raw_name) + len(raw_value)
@@ -42,20 +50,20 @@ def _as_json(headers: Sequence[tuple[bytes, bytes]], room: int) -> str:
         if "\0" in value:
             value = value.replace("\0", "\ufffd")
         kept[name] = f"{kept[name]}, {value}" if name in kept else value
-    return orjson.dumps(kept).decode()
+    encoding = next((v for k, v in headers if k.lower() == b"content-encoding"), b"")
+    return KeptHeaders(orjson.dumps(kept).decode(), encoding.decode("latin-1").strip().lower())
 
 
-def kept_body(answer: Answer, encoding: str | None) -> str:
-    """Return the beginning of a body; ``encoding`` is the answer's ``Content-Encoding``."""
+def kept_body(answer: Answer, encoding: str) -> str:
+    """Return the beginning of a body; ``encoding`` is that of its headers."""
     body = answer.body
     if not body:
         return ""
-    coding = (encoding or "").strip().lower()
-    if coding in {"gzip", "x-gzip", "deflate"}:
+    if encoding in {"gzip", "x-gzip", "deflate"}:
         body = _inflated(body)
-    elif coding not in {"", "identity"}:
+    elif encoding not in {"", "identity"}:
         # Nobody asked for it, and what is not unfolded cannot be a bomb.
-        return f"(a body in {coding})"
+        return f"(a body in {encoding})"
     return body[:BODY_CAP].decode(errors="replace").replace("\0", "\ufffd")
 
 

@@ -93,8 +93,7 @@ class Sender:
 
 
 def _outcome(answer: Answer, duration: float, trace: Trace) -> Outcome:
-    encoding = answer.header(b"content-encoding")
-    trace.headers = kept_headers(answer)
+    trace.headers, encoding = kept_headers(answer)
     trace.body = body = kept_body(answer, encoding)
     if 200 <= answer.status < 300:  # noqa: PLR2004  (the class is the meaning)
         return Outcome(
