@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -21,9 +22,18 @@ TABLE = AttemptRow.__table__  # type: ignore[attr-defined]  # SQLModel sets it o
 MOST_SHOWN = 1_000
 
 _COLUMNS = tuple(TABLE.columns.keys())
-_COPY = f"COPY attempts ({', '.join(_COLUMNS)}) FROM STDIN"
-_NULL = "\\N"
-_NO_VALUE = f"\t{_NULL}"
+_COPY = f"COPY attempts ({', '.join(_COLUMNS)}) FROM STDIN (FORMAT binary)"
+# https://www.postgresql.org/docs/current/sql-copy.html, "Binary Format"
+_BEGIN = b"PGCOPY\n\xff\r\n\0" + bytes(8)
+_END = b"\xff\xff"
+_NULL = b"\xff\xff\xff\xff"
+_HEAD = struct.Struct(">h ii i16s iq i16s ih ih iq")
+_SIZE = struct.Struct(">i")
+_SMALL = struct.Struct(">ih")
+_BOOL = struct.Struct(">i?")
+_REAL = struct.Struct(">if")
+_POSTGRES_EPOCH = 946_684_800_000_000
+"""2000, in microseconds since 1970: timestamps are counted from there."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,14 +74,14 @@ def write(connection: Connection, results: Sequence[DeliveryResult]) -> None:
         IntegrityError: one of them is kept already, by a transaction whose end nobody heard of; see
             ``without_kept``.
     """
-    rows = "".join(_line(one, one.attempt) for one in results if one.attempt is not None)
+    rows = b"".join([_row(one, one.attempt) for one in results if one.attempt is not None])
     if not rows:
         return
     driver = connection.connection.driver_connection
     assert driver is not None  # noqa: S101  (within a transaction)
     try:
         with driver.cursor() as cursor, cursor.copy(_COPY) as copy:
-            copy.write(rows)
+            copy.write(_BEGIN + rows + _END)
     except psycopg.Error as error:
         # As SQLAlchemy would have raised it.
         raise DBAPIError.instance(_COPY, None, error, psycopg.Error) from error
@@ -108,37 +118,53 @@ def _key(result: DeliveryResult) -> dict[str, Any]:
     }
 
 
-def _line(result: DeliveryResult, attempt: AttemptRecord) -> str:
-    """Return a row in the text format of COPY."""
+def _row(result: DeliveryResult, attempt: AttemptRecord) -> bytes:
+    """Return a row in the binary format of COPY: the number of fields, each behind its size."""
     key, trace = result.key, attempt.trace
-    status = _NULL if result.status is None else result.status
-    line = (
-        f"{key.tenant_id}\t{key.document_id.hex}\t{key.seq}\t{key.destination_id.hex}"
-        f"\t{key.generation}\t{result.attempts}\t{attempt.started_at.isoformat()}"
-        f"\t{attempt.kind.value}\t{status}\t{_text(result.error)}"
+    head = _HEAD.pack(
+        len(_COLUMNS),
+        4,
+        key.tenant_id,
+        16,
+        key.document_id.bytes,
+        8,
+        key.seq,
+        16,
+        key.destination_id.bytes,
+        2,
+        key.generation,
+        2,
+        result.attempts,
+        8,
+        round(attempt.started_at.timestamp() * 1_000_000) - _POSTGRES_EPOCH,
     )
+    status = _NULL if result.status is None else _SMALL.pack(2, result.status)
+    row = head + _text(attempt.kind.value) + status + _text(result.error)
     if trace is None:
-        return f"{line}{9 * _NO_VALUE}\n"
+        return row + 9 * _NULL
     return (
-        f"{line}\t{_NULL if trace.reused is None else trace.reused}"
-        f"\t{_number(trace.name_ms)}\t{_number(trace.connect_ms)}"
-        f"\t{_number(trace.tls_ms)}\t{_number(trace.wait_ms)}\t{_number(trace.rest_ms)}"
-        f"\t{_number(trace.total_ms)}\t{_text(trace.headers)}\t{_text(trace.body)}\n"
+        row
+        + (_NULL if trace.reused is None else _BOOL.pack(1, trace.reused))
+        + _number(trace.name_ms)
+        + _number(trace.connect_ms)
+        + _number(trace.tls_ms)
+        + _number(trace.wait_ms)
+        + _number(trace.rest_ms)
+        + _number(trace.total_ms)
+        + _text(trace.headers)
+        + _text(trace.body)
     )
 
 
-def _number(value: float | None) -> str:
-    return _NULL if value is None else f"{value:.6g}"
+def _number(value: float | None) -> bytes:
+    return _NULL if value is None else _REAL.pack(4, value)
 
 
-def _text(value: str | None) -> str:
+def _text(value: str | None) -> bytes:
     if value is None:
         return _NULL
-    if "\\" in value:
-        value = value.replace("\\", "\\\\")
-    if not value.isprintable():
-        value = value.replace("\t", "\\t").replace("\n", "\\n").replace("\r", "\\r")
-    return value
+    data = value.encode()
+    return _SIZE.pack(len(data)) + data
 
 
 def of_delivery(
