@@ -133,10 +133,15 @@ def _document(due: DueDelivery) -> DocumentData:
 
 def payload_of_batch(unit: Sequence[DueDelivery], target: Target) -> Payload:
     """Return what several deliveries carry together."""
-    parts = [(_webhook_id(due), payload_of(due, target.body, target.source).body) for due in unit]
-    if target.body == "envelope":
-        return together([with_id(*part) for part in parts], target.batch_format, JSON)
-    return together([body for _, body in parts], target.batch_format, CLOUDEVENTS_BATCH)
+    bodies = [payload_of(due, target.body, target.source).body for due in unit]
+    if target.body != "envelope":
+        return together(bodies, target.batch_format, CLOUDEVENTS_BATCH)
+    parts = [
+        # An operational event has an id of its own already.
+        body if due.event_type else with_id(_webhook_id(due), body)
+        for due, body in zip(unit, bodies, strict=True)
+    ]
+    return together(parts, target.batch_format, JSON)
 
 
 def _webhook_id(due: DueDelivery) -> str:

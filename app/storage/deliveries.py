@@ -270,7 +270,7 @@ def cancel_of_deleted_destinations(
             # planner prefers to read the table until it has found enough.
             "  FROM gone CROSS JOIN LATERAL ("
             "   (SELECT * FROM deliveries WHERE tenant_id = :tenant_id AND destination_id = gone.id"
-            "    AND state = 'pending' AND attempts = 0 ORDER BY seq LIMIT :limit)"
+            "    AND state = 'pending' AND attempts = 0 ORDER BY rank, seq LIMIT :limit)"
             "   UNION ALL"
             "   (SELECT * FROM deliveries WHERE tenant_id = :tenant_id AND destination_id = gone.id"
             "    AND state = 'pending' AND attempts > 0 ORDER BY due_at LIMIT :limit)"

@@ -26,7 +26,7 @@ _D_KEY = ", ".join(f"d.{name}" for name in _KEY.split(", "))
 # One index each, as the holder reads.
 _PENDING = (
     "(SELECT * FROM deliveries WHERE tenant_id = s.tenant_id AND destination_id = s.id"
-    "  AND state = 'pending' AND attempts = 0 ORDER BY seq LIMIT :limit)"
+    "  AND state = 'pending' AND attempts = 0 ORDER BY rank, seq LIMIT :limit)"
     " UNION ALL (SELECT * FROM deliveries WHERE tenant_id = s.tenant_id AND destination_id = s.id"
     "  AND state = 'pending' AND attempts > 0 ORDER BY due_at LIMIT :limit)"
 )

@@ -65,9 +65,9 @@ _FACTS = text(
 # Without its batch: the counts of a batch are those of its first plan.
 _PLAN = text(
     "INSERT INTO deliveries (tenant_id, document_id, seq, destination_id, generation, version,"  # noqa: S608  (constants only)
-    " reason, event_type, state, due_at, created_at)"
+    " reason, rank, event_type, state, due_at, created_at)"
     " SELECT d.tenant_id, d.document_id, d.seq, d.destination_id, d.generation + 1, d.version,"
-    "  d.reason, d.event_type, 'pending', now(), now()"
+    "  d.reason, d.rank, d.event_type, 'pending', now(), now()"
     f" FROM (SELECT * FROM {_PLACES} ORDER BY document_id, seq, destination_id) r"
     " CROSS JOIN LATERAL (SELECT * FROM deliveries d WHERE d.tenant_id = :tenant_id"
     "  AND d.document_id = r.document_id AND d.seq = r.seq"

@@ -13,7 +13,6 @@ from app.domain.documents import DEFAULT_TENANT, accepted_at
 from app.domain.operational_events import OperationalEventType
 from app.storage import (
     counters,
-    deliveries,
     delivery_errors,
     delivery_search,
     documents,
@@ -21,6 +20,7 @@ from app.storage import (
     replays,
 )
 from app.storage.delivery_search import DeliveryFilter
+from app.storage.due import read_due
 from app.storage.engine import transaction
 from app.storage.replays import replayable
 
@@ -204,11 +204,10 @@ def replay(engine):
 
 def due(engine, target):
     with transaction(engine) as connection:
-        return deliveries.read_due(
+        return read_due(
             connection,
             DEFAULT_TENANT,
             target.id,
-            after_seq=0,
             max_rows=100,
             max_bytes=1 << 20,
         ).fresh
