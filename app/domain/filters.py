@@ -43,6 +43,7 @@ from app.domain.comparisons import (
     scalar,
     starts_with,
 )
+from app.domain.demands import Demand, Kind
 from app.domain.errors import FilterInvalid, Violation
 from app.domain.text import escape, json_faults
 
@@ -67,15 +68,12 @@ class Condition:
     Attributes:
         pointer: where it stands in the filter (RFC 6901).
         holds: tells whether it does, for the facts of a document.
-        path: of the value that it is about, () where it is about several.
-        scalars: the condition holds only if the value at ``path``, or an element of it, is one of
-            these (see ``scalar``); None where that cannot be said.
+        demands: where it holds, one of these is met; None where that cannot be said.
     """
 
     pointer: str
     holds: Callable[[Facts], bool]
-    path: Path = ()
-    scalars: frozenset[Any] | None = None
+    demands: Sequence[Demand] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,8 +190,23 @@ class _Reader:
         if name == "$and":
             return [condition for branch in branches for condition in branch]
         return [
-            Condition(pointer, lambda facts: any(_all_hold(branch, facts) for branch in branches))
+            Condition(
+                pointer,
+                lambda facts: any(_all_hold(branch, facts) for branch in branches),
+                _demands_of_one(branches),
+            )
         ]
+
+
+def _demands_of_one(branches: Sequence[Sequence[Condition]]) -> list[Demand] | None:
+    """Return demands of which one is met where one branch holds."""
+    found: list[Demand] = []
+    for branch in branches:
+        demands = next((one.demands for one in branch if one.demands is not None), None)
+        if demands is None:
+            return None
+        found += demands
+    return found
 
 
 def _all_hold(conditions: Sequence[Condition], facts: Facts) -> bool:
@@ -222,23 +235,33 @@ def _operand_fault(name: str, operand: Any) -> str | None:
 
 def _comparison(name: str, operand: Any, path: Path, pointer: str) -> Condition:
     if name == "$exists":
-        return Condition(pointer, lambda facts: (find(facts, path) is not MISSING) is operand)
+        there = [Demand(Kind.THERE, path)] if operand else None
+        return Condition(
+            pointer, lambda facts: (find(facts, path) is not MISSING) is operand, there
+        )
     if name == "$startsWith":
-        return _condition(pointer, path, any_element(starts_with(operand)))
+        check = any_element(starts_with(operand))
+        return _condition(pointer, path, check, [Demand(Kind.STARTS, path, operand)])
     if name in ORDERS:
-        return _condition(pointer, path, any_element(in_order(ORDERS[name], operand)))
+        kind = Kind.AT_LEAST if name in {"$gt", "$gte"} else Kind.AT_MOST
+        check = any_element(in_order(ORDERS[name], operand))
+        return _condition(pointer, path, check, [Demand(kind, path, operand)])
     values = operand if name in {"$in", "$nin"} else [operand]
     scalars = frozenset(scalar(one) for one in values if not isinstance(one, dict | list))
     containers = [one for one in values if isinstance(one, dict | list)]
     is_one = is_one_of(scalars, containers)
     if name in {"$ne", "$nin"}:
         return _condition(pointer, path, lambda value: not is_one(value))
-    # Nothing there equals null, so that null does not say where to look.
-    narrow = not containers and scalar(None) not in scalars
-    return Condition(
-        pointer, lambda facts: is_one(find(facts, path)), path, scalars if narrow else None
-    )
+    if None in scalars:
+        # Met by what is not there.
+        return _condition(pointer, path, is_one)
+    demands = [Demand(Kind.IS, path, one) for one in scalars]
+    if containers:
+        demands.append(Demand(Kind.THERE, path))
+    return _condition(pointer, path, is_one, demands)
 
 
-def _condition(pointer: str, path: Path, check: Check) -> Condition:
-    return Condition(pointer, lambda facts: check(find(facts, path)))
+def _condition(
+    pointer: str, path: Path, check: Check, demands: Sequence[Demand] | None = None
+) -> Condition:
+    return Condition(pointer, lambda facts: check(find(facts, path)), demands)

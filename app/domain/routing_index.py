@@ -1,89 +1,20 @@
 """Finds the destinations that may take a document without asking each one.
 
-Every destination is entered under the one thing about its admission that tells it best from the
-others: a value that its filter asks for, a category, or its least confidence. The index answers
-with too many rather than too few; who is found is still asked.
+Every destination is entered under the demands of one of its conditions, the one that the fewest
+others share: something that its filter asks for, a category or a confidence. The index answers with
+too many rather than too few; who is found is still asked.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from app.domain.admission import Admission
-from app.domain.comparisons import Path, list_index, scalar
+from app.domain.demands import Demand, DemandIndex, Kind
 from app.domain.filters import Facts
 
-CATEGORY: Path = ("category",)
-
-
-class Anchor(NamedTuple):
-    """Something that a document must show: one of some values at a path."""
-
-    path: Path
-    scalars: frozenset[Any]
-
-
-class _Thresholds:
-    """Members by the confidence at which they begin, or cease, to take documents."""
-
-    def __init__(self, entries: Iterable[tuple[float, int]]) -> None:
-        ordered = sorted(entries)
-        self._least = [least for least, _ in ordered]
-        self._members = [member for _, member in ordered]
-
-    def reached_by(self, confidence: float) -> list[int]:
-        return self._members[: bisect_right(self._least, confidence)]
-
-    def above(self, confidence: float) -> list[int]:
-        return self._members[bisect_right(self._least, confidence) :]
-
-
-class _Values:
-    """A place within documents, the members that ask for a value there, and the places below."""
-
-    __slots__ = ("below", "members")
-
-    def __init__(self) -> None:
-        self.members: dict[Any, set[int]] = {}
-        self.below: dict[str, _Values] = {}
-
-    def add(self, anchor: Anchor, member: int) -> None:
-        place = self
-        for part in anchor.path:
-            place = place.below.setdefault(part, _Values())
-        for value in anchor.scalars:
-            place.members.setdefault(value, set()).add(member)
-
-    def find(self, value: Any) -> Iterator[set[int]]:
-        """Yield the members that ask for what stands here in a document, or below."""
-        if isinstance(value, dict):
-            # Over the fewer of both: there may be 1,000 places, and as many attributes.
-            names = min(value, self.below, key=len)
-            inner = [(self.below[name], value[name]) for name in names if self._leads(name, value)]
-        elif isinstance(value, list):
-            yield from self._asking_for(one for one in value if not isinstance(one, dict | list))
-            inner = [
-                (place, value[index])
-                for name, place in self.below.items()
-                if (index := list_index(name)) is not None and index < len(value)
-            ]
-        else:
-            yield from self._asking_for([value])
-            return
-        for place, there in inner:
-            yield from place.find(there)
-
-    def _leads(self, name: str, value: dict[str, Any]) -> bool:
-        return name in self.below and name in value
-
-    def _asking_for(self, scalars: Iterable[Any]) -> Iterator[set[int]]:
-        if self.members:
-            for one in scalars:
-                if (members := self.members.get(scalar(one))) is not None:
-                    yield members
+CATEGORY, CONFIDENCE = ("category",), ("confidence",)
 
 
 class AdmissionIndex:
@@ -97,51 +28,48 @@ class AdmissionIndex:
         """
         self._always: set[int] = set()
         self._without_category: set[int] = set()
-        self._values = _Values()
-        sure: list[tuple[float, int]] = []
-        unsure: list[tuple[float, int]] = []
-        anchors = {member: _anchors(admission) for member, admission in admissions.items()}
+        self._demands = DemandIndex()
+        choices = {member: _choices(admission) for member, admission in admissions.items()}
         crowd = Counter(
-            (anchor.path, value)
-            for found in anchors.values()
-            for anchor in found
-            for value in anchor.scalars
+            _crowd(demand) for found in choices.values() for demands in found for demand in demands
         )
         for member, admission in admissions.items():
-            if found := anchors[member]:
-                best = min(
-                    found,
-                    key=lambda one: sum(crowd[one.path, value] for value in one.scalars),
-                )
-                self._values.add(best, member)
-                if admission.uncertain and best.path == CATEGORY:
-                    self._without_category.add(member)
-            elif admission.least is None:
+            if not choices[member]:
                 self._always.add(member)
-            elif admission.uncertain:
-                unsure.append((admission.least, member))
+                continue
+            best = min(choices[member], key=lambda demands: _expected(demands, crowd))
+            for demand in best:
+                self._demands.add(demand, member)
+            # Documents without a category have neither, and these take them all the same.
+            if admission.uncertain and any(one.path in {CATEGORY, CONFIDENCE} for one in best):
                 self._without_category.add(member)
-            else:
-                sure.append((admission.least, member))
-        self._sure, self._unsure = _Thresholds(sure), _Thresholds(unsure)
 
     def candidates(self, facts: Facts) -> list[Collection[int]]:
         """Return groups of members; together they hold everyone who takes the document."""
-        found: list[Collection[int]] = [self._always, *self._values.find(facts)]
-        confidence = facts.get("confidence")
-        if confidence is None:
+        found = [self._always, *self._demands.find(facts)]
+        if "category" not in facts:
             found.append(self._without_category)
-        else:
-            found += [self._sure.reached_by(confidence), self._unsure.above(confidence)]
-        return [group for group in found if group]
+        return found
 
 
-def _anchors(admission: Admission) -> list[Anchor]:
-    found = [
-        Anchor(condition.path, condition.scalars)
-        for condition in admission.conditions
-        if condition.scalars is not None
+def _choices(admission: Admission) -> list[Sequence[Demand]]:
+    """Return the demands of each condition that has any; one of each must be met."""
+    found: list[Sequence[Demand]] = [
+        one.demands for one in admission.conditions if one.demands is not None
     ]
     if admission.categories:
-        found.append(Anchor(CATEGORY, admission.categories))
+        found.append([Demand(Kind.IS, CATEGORY, one) for one in admission.categories])
+    if admission.least is not None:
+        kind = Kind.AT_MOST if admission.uncertain else Kind.AT_LEAST
+        found.append([Demand(kind, CONFIDENCE, admission.least)])
     return found
+
+
+def _crowd(demand: Demand) -> Demand:
+    """Return what stands for the demands that are met together."""
+    return demand if demand.kind in {Kind.IS, Kind.STARTS} else demand._replace(operand=None)
+
+
+def _expected(demands: Iterable[Demand], crowd: Counter[Demand]) -> int:
+    """Return about how many members are asked in vain where these demands are met."""
+    return sum(crowd[_crowd(demand)] for demand in demands)

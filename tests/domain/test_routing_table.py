@@ -25,7 +25,9 @@ ASKING = st.fixed_dictionaries(
         "attributes.a.0": st.sampled_from([1, True, "a"]),
         "attributes": st.just({"b": {"a": 1}}),
         "attributes.b": st.sampled_from([None, {"$in": [None, "a"]}, {"$ne": 1}, {"$eq": [1]}]),
-        "confidence": st.sampled_from([{"$gt": 0.5}, 0.5]),
+        "confidence": st.sampled_from([{"$gt": 0.5}, {"$lte": 0.5}, 0.5]),
+        "attributes.b.a": st.sampled_from([{"$exists": True}, {"$exists": False}, {"$lt": "b"}]),
+        "$or": st.just([{"category": "a"}, {"attributes.a": {"$startsWith": "a"}}]),
         "$not": st.just({"category": "a"}),
     },
 )
@@ -127,15 +129,26 @@ def test_a_document_that_names_nobody_says_so():
         assert (verdict.routed, verdict.reason) == (False, reason)
 
 
+APART = [
+    lambda number: {"categories": [f"c{number}"]},
+    lambda number: {"filter": {"attributes.tenant": f"t{number}", "category": "space"}},
+    lambda number: {"filter": {"attributes.tenant": {"$in": [f"t{number}", f"u{number}"]}}},
+    lambda number: {"filter": {f"attributes.flag{number}": True}},
+    lambda number: {"filter": {f"attributes.flag{number}": {"$exists": True}}},
+    lambda number: {"filter": {"attributes.tenant": {"$startsWith": f"t{number}"}}},
+    lambda number: {"filter": {"attributes.size": {"$gt": number + 10}}},
+    lambda number: {"filter": {"attributes.size": {"$lte": -number}}},
+    lambda number: {"filter": {"attributes.tenant": {"$gte": f"u{number}"}}},
+    lambda number: {"filter": {"$or": [{"id": f"{number}"}, {"attributes.tenant": f"t{number}"}]}},
+    lambda number: {"filter": {"attributes.tags": {"$eq": [number]}}},
+    lambda _: {"min_confidence": 0.9},
+    lambda _: {"uncertain": True},
+]  # fmt: skip
+
+
 def test_those_who_cannot_match_are_not_asked(monkeypatch):
     """1,000 destinations that tell themselves apart in every way there is; three match."""
-    crowd = [
-        {"categories": [f"c{number}"]} if number % 4 == 0
-        else {"filter": {"attributes.tenant": f"t{number}", "category": "space"}} if number % 4 == 1
-        else {"filter": {f"attributes.flag{number}": True}} if number % 4 == 2
-        else {"min_confidence": 0.9}
-        for number in range(1000)
-    ]  # fmt: skip
+    crowd = [APART[number % len(APART)](number) for number in range(1000)]
     crowd += [{"categories": ["space"]}, {"filter": {"attributes.tenant": "t"}}, {}]
     destinations = [make(f"d{number}", **one) for number, one in enumerate(crowd)]
     table = RoutingTable(destinations)
@@ -144,7 +157,7 @@ def test_those_who_cannot_match_are_not_asked(monkeypatch):
     monkeypatch.setattr(
         Admission, "refusal", lambda self, facts: asked.append(self) or refusal(self, facts)
     )
-    given_ = document(attributes={"tenant": "t", "flags": 5})
+    given_ = document(attributes={"tenant": "t", "flags": 5, "size": 7})
     found = table.routes(given_, Prediction("space", 0.75, "m"))
     assert keys_of(found, destinations) == ["d1000", "d1001", "d1002"]
     assert len(asked) == 3
