@@ -1,11 +1,13 @@
 """Deliveries a second through the pump ÷ requests a second of a bare aiohttp loop.
 
-    python -m bench.deliver --rounds 5 --deliveries 10000
+    python -m bench.deliver --rounds 5 --deliveries 20000 --receivers 10
 
-Both sides POST the same bytes to the same receiver process with 50 connections, on uvloop, each
-from a process of its own. The pump reads its rows from a real Postgres, signs, and records every
-result; the bare loop does nothing but send. A rate is that of the receiver: requests divided by the
-time from the first to the last. A round that loses, repeats or does not record one is void.
+Both sides POST the same bytes to the same receiver process, which plays as many receivers as are
+asked for, on uvloop, each from a process of its own. The bare loop has 50 connections to each
+receiver, 500 in all at most, and does nothing but send; the pump finds its concurrency by itself,
+up to 50 for each, reads its rows from a real Postgres, signs, and records every result and every
+attempt. A rate is that of the receiver: requests divided by the time from the first to the last. A
+round that loses, repeats or does not record one is void.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import ipaddress
+import itertools
 import json
 import logging
 import multiprocessing
@@ -21,7 +24,7 @@ import statistics
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -52,6 +55,7 @@ from worker.outbox import CONNECTIONS
 from worker.pump import Pump, PumpOptions
 
 CONNECTIONS_TO_RECEIVER = 50
+MOST_CONNECTIONS = 500
 WORDS = 250
 CHUNK = 500
 SPAWN = multiprocessing.get_context("spawn")
@@ -73,9 +77,10 @@ def main() -> None:
     """Run the rounds and print the ratio."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--deliveries", type=int, default=10_000)
+    parser.add_argument("--deliveries", type=int, default=20_000)
+    parser.add_argument("--receivers", type=int, default=1)
     arguments = parser.parse_args()
-    bare, pumped = measure(arguments.rounds, arguments.deliveries)
+    bare, pumped = measure(arguments.rounds, arguments.deliveries, arguments.receivers)
     ratios = [ours / theirs for ours, theirs in zip(pumped, bare, strict=True)]
     print(
         f"medians of {len(ratios)}: bare aiohttp {statistics.median(bare):,.0f}/s, "
@@ -83,20 +88,25 @@ def main() -> None:
     )
 
 
-def measure(rounds: int, amount: int) -> tuple[list[float], list[float]]:
+def measure(rounds: int, amount: int, receivers: int = 1) -> tuple[list[float], list[float]]:
     """Return the rates of the bare loop and of the pump, round by round.
+
+    Args:
+        rounds: of each side, in turn.
+        amount: of deliveries in a round, to all receivers together.
+        receivers: among which they are divided.
 
     Raises:
         Void: a delivery was lost, repeated or not recorded.
     """
     with _database() as url, counting_receiver() as receiver_url:
         engine = make_engine(url, application_name="bench", pool_size=2)
-        destination = _plan(engine, receiver_url, amount)
+        many = _plan(engine, receiver_url, amount, receivers)
         bare: list[float] = []
         pumped: list[float] = []
         for number in range(1, rounds + 1):
-            bare.append(_round(receiver_url, run_bare, (url, destination), amount))
-            pumped.append(_round(receiver_url, run_pump, (url, destination), amount))
+            bare.append(_round(receiver_url, run_bare, (url, many), amount))
+            pumped.append(_round(receiver_url, run_pump, (url, many), amount))
             _require_recorded(engine, amount)
             _make_pending_again(engine)
             say(f"  round {number}: bare {bare[-1]:,.0f}/s, pump {pumped[-1]:,.0f}/s")
@@ -107,43 +117,45 @@ def measure(rounds: int, amount: int) -> tuple[list[float], list[float]]:
 # Rounds
 
 
-def run_bare(database_url: str, destination: Destination) -> None:
+def run_bare(database_url: str, many: Sequence[Destination]) -> None:
     """Child process: send every body once, as fast as aiohttp does."""
     engine = make_engine(database_url, application_name="bench")
+    bodies: dict[str, list[bytes]] = {}
     with transaction(engine) as connection:
-        page = read_due(
-            connection,
-            DEFAULT_TENANT,
-            destination.id,
-            max_rows=10**6,
-            max_bytes=10**10,
-        )
-    bodies = [payload_of(due, "envelope").body for due in page.fresh]
+        for one in many:
+            page = read_due(connection, DEFAULT_TENANT, one.id, max_rows=10**6, max_bytes=10**10)
+            bodies[one.url] = [payload_of(due, "envelope").body for due in page.fresh]
     engine.dispose()
-    uvloop.run(_send_all(destination.url, bodies))
+    uvloop.run(_send_all(bodies))
 
 
-async def _send_all(url: str, bodies: list[bytes]) -> None:
-    waiting = iter(bodies)
-
-    async def send() -> None:
+async def _send_all(bodies: Mapping[str, list[bytes]]) -> None:
+    async def send(url: str, waiting: Iterator[bytes]) -> None:
         for body in waiting:
             async with session.post(url, data=body) as response:
                 await response.read()
 
+    each = min(CONNECTIONS_TO_RECEIVER, MOST_CONNECTIONS // len(bodies))
     connector = TCPConnector(limit=0)
     async with ClientSession(connector=connector, cookie_jar=DummyCookieJar()) as session:
-        await asyncio.gather(*(send() for _ in range(CONNECTIONS_TO_RECEIVER)))
+        await asyncio.gather(
+            *(
+                send(url, waiting)
+                for url, these in bodies.items()
+                for waiting in itertools.repeat(iter(these), each)
+            )
+        )
 
 
-def run_pump(database_url: str, destination: Destination) -> None:
-    """Child process: a pump that is rung once, and stops when it has let go."""
+def run_pump(database_url: str, many: Sequence[Destination]) -> None:
+    """Child process: a pump that is rung once for each, and stops when it has let go."""
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.INFO))
     engine = make_engine(database_url, application_name="bench", pool_size=CONNECTIONS + 1)
     options = PumpOptions(concurrency=CONNECTIONS_TO_RECEIVER, allowed=(LOOPBACK,))
     pump = Pump(engine, SilentDoorbell(), options)
     pump.start()
-    deliver(DeliveryResources(engine=engine, pump=pump), DEFAULT_TENANT, destination.id)
+    for one in many:
+        deliver(DeliveryResources(engine=engine, pump=pump), DEFAULT_TENANT, one.id)
     while pump.held:
         time.sleep(0.05)
     pump.stop()
@@ -151,7 +163,7 @@ def run_pump(database_url: str, destination: Destination) -> None:
 
 
 def _round(
-    receiver_url: str, target: object, arguments: tuple[str, Destination], expected: int
+    receiver_url: str, target: object, arguments: tuple[str, Sequence[Destination]], expected: int
 ) -> float:
     get(receiver_url + "reset")
     child = SPAWN.Process(target=target, args=arguments)  # type: ignore[arg-type]  # a function
@@ -168,11 +180,20 @@ def _round(
 # Data
 
 
-def _plan(engine: Engine, receiver_url: str, count: int) -> Destination:
-    given = DestinationInput(key="bench", url=receiver_url)
-    destination = make_destination(DEFAULT_TENANT, given, now=datetime.now(UTC))
+def _plan(engine: Engine, receiver_url: str, count: int, receivers: int) -> list[Destination]:
+    """Plan deliveries, to one receiver after the other; return the destinations."""
+    now = datetime.now(UTC)
+    many = [
+        make_destination(
+            DEFAULT_TENANT,
+            DestinationInput(key=f"bench-{number}", url=f"{receiver_url}{number}"),
+            now=now,
+        )
+        for number in range(receivers)
+    ]
     with transaction(engine) as connection:
-        destinations.create(connection, destination)
+        for one in many:
+            destinations.create(connection, one)
     for start in range(0, count, CHUNK):
         documents = [_document(number) for number in range(start, min(start + CHUNK, count))]
         chunk = ClassifiedChunk(
@@ -180,9 +201,12 @@ def _plan(engine: Engine, receiver_url: str, count: int) -> Destination:
         )
         with transaction(engine) as connection:
             apply(
-                connection, DEFAULT_TENANT, [chunk], lambda _: [Route(destination.id, "broadcast")]
+                connection,
+                DEFAULT_TENANT,
+                [chunk],
+                lambda document: [Route(many[document.id.int % receivers].id, "key")],
             )
-    return destination
+    return many
 
 
 def _document(number: int) -> IncomingDocument:
@@ -211,8 +235,9 @@ def _require_recorded(engine: Engine, expected: int) -> None:
             text("SELECT state, count(*) AS amount FROM deliveries GROUP BY state")
         )
         found = {row.state: row.amount for row in states}
-    if found != {"delivered": expected}:
-        message = f"recorded {found}, expected {expected} delivered"
+        attempts = connection.execute(text("SELECT count(*) FROM attempts")).scalar_one()
+    if found != {"delivered": expected} or attempts != expected:
+        message = f"recorded {found} and {attempts} attempts, expected {expected} delivered"
         raise Void(message)
 
 
@@ -221,6 +246,7 @@ def _make_pending_again(engine: Engine) -> None:
         connection.execute(
             text("UPDATE deliveries SET state = 'pending', attempts = 0, ended_at = NULL")
         )
+        connection.execute(text("TRUNCATE attempts"))
         connection.execute(text("VACUUM FULL ANALYZE deliveries"))
         connection.execute(text("VACUUM ANALYZE documents"))
 

@@ -34,7 +34,7 @@ class Scale:
         scaling: documents in the queue that one and two processes drain.
         classified: documents classified in a round.
         idle: single documents on an idle system.
-        deliveries: to one receiver.
+        deliveries: in a round, to all receivers together.
     """
 
     rounds: int
@@ -65,7 +65,7 @@ FULL = Scale(
     scaling=60_000,
     classified=10_240,
     idle=60,
-    deliveries=10_000,
+    deliveries=20_000,
 )
 SHORT = Scale(
     rounds=1,
