@@ -126,9 +126,13 @@ def _document(due: DueDelivery) -> DocumentData:
         confidence=due.confidence,
         model_version=due.model_version,
         content=due.content,
-        topics=due.topics,
-        attributes=due.attributes,
+        topics=_as_stored(due.topics_json),
+        attributes=_as_stored(due.attributes_json),
     )
+
+
+def _as_stored(text: str | None) -> orjson.Fragment | None:
+    return None if text is None else orjson.Fragment(text)
 
 
 def payload_of_batch(unit: Sequence[DueDelivery], target: Target) -> Payload:

@@ -22,8 +22,8 @@ from app.domain.signing import (
     ID_HEADER,
     SIGNATURE_HEADER,
     TIMESTAMP_HEADER,
+    PreparedKey,
     decode_secret,
-    sign_with_key,
     signed_bytes,
 )
 from app.domain.vault import Vault
@@ -144,7 +144,7 @@ class Targets:
         secrets += [(old["secret"], old["expires_at"]) for old in old_secrets]
         for stored, expires_at in secrets:
             key = decode_secret(self._vault.open(stored))
-            yield Signer(partial(sign_with_key, key), expires_at)
+            yield Signer(PreparedKey(key).sign, expires_at)
 
     def _by_key(self, destination: Destination) -> Iterator[Signer]:
         if not destination.webhook_keys:

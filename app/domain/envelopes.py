@@ -44,8 +44,8 @@ class DocumentData(TypedDict):
     confidence: float | None
     model_version: str | None
     content: str
-    topics: list[str] | None
-    attributes: dict[str, Any] | None
+    topics: list[str] | orjson.Fragment | None
+    attributes: dict[str, Any] | orjson.Fragment | None
 
 
 def webhook_id(document_id: uuid.UUID, seq: int, generation: int = 0) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
 import hmac
 import secrets
 
@@ -16,6 +17,9 @@ SECRET_PREFIX = "whsec_"  # noqa: S105  (a prefix, not a secret)
 MIN_KEY_BYTES = 24
 MAX_KEY_BYTES = 64
 NEW_KEY_BYTES = 32
+_BLOCK_BYTES = 64
+_LOCKED_BYTES = 2047
+_LONG_BYTES = 64 * 1024
 
 ID_HEADER = "webhook-id"
 TIMESTAMP_HEADER = "webhook-timestamp"
@@ -59,6 +63,34 @@ def sign(secret: str, webhook_id: str, timestamp: int, body: bytes) -> str:
 def signed_bytes(webhook_id: str, timestamp: int, body: bytes) -> bytes:
     """Return what every version signs."""
     return b"%b.%d.%b" % (webhook_id.encode(), timestamp, body)
+
+
+class PreparedKey:
+    """A secret that signs many bodies: the key is hashed once, and no other thread comes between.
+
+    ``hmac.digest`` gives up the interpreter lock for three microseconds of work, and gets it back
+    when the other threads of the process pause: a fifth of the pump's time was spent waiting for
+    it. OpenSSL's hashes keep the lock for pieces of less than 2,048 bytes. What is long may wait.
+    """
+
+    def __init__(self, key: bytes) -> None:
+        """Prepare a key of at most 64 bytes (RFC 2104, for SHA-256)."""
+        block = key.ljust(_BLOCK_BYTES, b"\0")
+        self._inner = hashlib.sha256(bytes(byte ^ 0x36 for byte in block))
+        self._outer = hashlib.sha256(bytes(byte ^ 0x5C for byte in block))
+
+    def sign(self, signed: bytes) -> str:
+        """Return one item of ``webhook-signature``."""
+        inner = self._inner.copy()
+        if len(signed) <= _LOCKED_BYTES or len(signed) > _LONG_BYTES:
+            inner.update(signed)
+        else:
+            rest = memoryview(signed)
+            for begin in range(0, len(signed), _LOCKED_BYTES):
+                inner.update(rest[begin : begin + _LOCKED_BYTES])
+        outer = self._outer.copy()
+        outer.update(inner.digest())
+        return "v1," + base64.b64encode(outer.digest()).decode()
 
 
 def sign_with_key(key: bytes, signed: bytes) -> str:

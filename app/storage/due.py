@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ class DueDelivery:
     """A delivery that may be sent, with the document as it is stored now.
 
     Attributes:
+        topics_json, attributes_json: as they are stored; most receivers get them without anybody
+            having parsed them.
         rank: goes before its age; lower is sooner.
         open_since: when it was planned, or resumed last.
         document_seq: of the content that was read. Where it is not ``key.seq``, a newer version
@@ -40,14 +43,24 @@ class DueDelivery:
     category: str | None
     confidence: float | None
     model_version: str | None
-    topics: list[str] | None
-    attributes: dict[str, Any] | None
+    topics_json: str | None
+    attributes_json: str | None
     document_created_at: datetime
     document_updated_at: datetime
     event_type: str | None = None
     keys: list[str] | None = None
     delivery: str | None = None
     priority: int | None = None
+
+    @property
+    def topics(self) -> list[str] | None:
+        """The document's topics, None when the client never sent any."""
+        return None if self.topics_json is None else json.loads(self.topics_json)
+
+    @property
+    def attributes(self) -> dict[str, Any] | None:
+        """Likewise its attributes."""
+        return None if self.attributes_json is None else json.loads(self.attributes_json)
 
 
 class DuePage(NamedTuple):
@@ -65,7 +78,8 @@ _DUE = (
     " d.event_type,"
     " COALESCE(o.seq, d.seq) AS document_seq,"
     " COALESCE(o.content, e.content) AS content, o.category, o.confidence, o.model_version,"
-    " o.topics, o.attributes, o.keys, o.delivery, o.priority,"
+    " o.topics::text AS topics_json, o.attributes::text AS attributes_json,"
+    " o.keys, o.delivery, o.priority,"
     " COALESCE(o.created_at, d.created_at) AS document_created_at,"
     " COALESCE(o.updated_at, d.created_at) AS document_updated_at,"
     " sum(octet_length(COALESCE(o.content, e.content)))"
@@ -193,8 +207,8 @@ def _read(
             category=row.category,
             confidence=row.confidence,
             model_version=row.model_version,
-            topics=row.topics,
-            attributes=row.attributes,
+            topics_json=row.topics_json,
+            attributes_json=row.attributes_json,
             document_created_at=row.document_created_at,
             document_updated_at=row.document_updated_at,
             event_type=row.event_type,

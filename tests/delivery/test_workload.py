@@ -27,8 +27,8 @@ def due(seq, *, attempts=0, content="x", id_=ID, rank=0, due_at=NOW):
         category=None,
         confidence=None,
         model_version=None,
-        topics=None,
-        attributes=None,
+        topics_json=None,
+        attributes_json=None,
         document_created_at=NOW,
         document_updated_at=NOW,
     )
