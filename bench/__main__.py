@@ -31,12 +31,14 @@ from bench.parts import (
     classify,
     deliver,
     destinations,
+    fairness,
     growth,
     lanes,
     latency,
     memory,
     scaling,
     stored,
+    throttled,
 )
 from bench.results import PartResult, Record, Void
 from bench.run import FULL, SHORT, Run, Scale, say
@@ -53,6 +55,8 @@ PARTS: Mapping[str, Callable[[Run], PartResult]] = {
     "memory": memory.measure,
     "latency": latency.measure,
     "deliver": deliver.measure,
+    "fairness": fairness.measure,
+    "throttled": throttled.measure,
     "growth": growth.measure,
 }
 """In the order in which they run and stand in the table."""

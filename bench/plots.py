@@ -18,6 +18,7 @@ from bench.results import Plot
 WIDTH, HEIGHT = 720, 360
 LEFT, RIGHT, TOP, BOTTOM = 72, 16, 44, 84
 TICKS = 5
+LABELS = {"rate": "documents per second", "limit": "requests in flight; milliseconds"}
 DASHES = ("", "7 4", "2 3", "10 3 2 3")
 """Lines differ without colours, too."""
 
@@ -60,7 +61,7 @@ def render(plot: Plot) -> str:
     """Return a plot as SVG."""
     to_x, to_y = (_tail, math.log10) if plot.kind == "latency" else (_same, _same)
     lines = [
-        (line.name, [(to_x(x), to_y(y)) for x, y in line.points if plot.kind == "rate" or y > 0])
+        (line.name, [(to_x(x), to_y(y)) for x, y in line.points if plot.kind != "latency" or y > 0])
         for line in plot.lines
     ]
     lines = [(name, points) for name, points in lines if points]
@@ -71,7 +72,7 @@ def render(plot: Plot) -> str:
         labels = "percentile", "milliseconds (logarithmic)"
     else:
         x_axis, y_axis = _linear_axis(max(xs), LEFT, WIDTH - RIGHT), _rate_axis(max(ys))
-        labels = "seconds", "documents per second"
+        labels = "seconds", LABELS[plot.kind]
     parts = [
         SVG.format(title=escape(plot.title)),
         f"<style>{STYLE}</style>",

@@ -66,11 +66,12 @@ class Plot:
     Attributes:
         name: of the file, without its ending.
         kind: "rate": x in seconds, y per second. "latency": x in percent, y in milliseconds.
+            "limit": x in seconds, y in requests and in milliseconds.
     """
 
     name: str
     title: str
-    kind: Literal["rate", "latency"]
+    kind: Literal["rate", "latency", "limit"]
     lines: Sequence[Line]
 
 
