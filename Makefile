@@ -12,7 +12,7 @@ LOCK = $(PY) -m piptools compile --quiet --strip-extras --no-header --no-emit-in
 	--no-emit-find-links --no-emit-trusted-host --allow-unsafe
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up demo listen status logs reset test check fmt bench migrate lock clean \
+.PHONY: help setup up demo listen status logs reset test chaos check fmt bench migrate lock clean \
 	runtime development
 
 help: ## List the targets
@@ -44,6 +44,9 @@ reset: runtime ## Delete the local data (asks first)
 test: development ## Run all tests on a real Postgres and Valkey of their own
 	@$(PY) -c 'import platform; print("Python", platform.python_version())'
 	@$(PY) -m pytest -n auto $(ARGS)
+
+chaos: development ## Pull every plug at random and see that nothing is lost (ARGS='--seeds 20')
+	@$(PY) -m tests.chaos $(ARGS)
 
 check: development ## Everything that CI checks before the tests: lint, types, contracts
 	$(PY) -m ruff check .
