@@ -249,5 +249,5 @@ def _sweeper(
     def forget(applied: Mapping[uuid.UUID, int]) -> None:
         forget_finished(client, broker.namespace, applied)
 
-    sweeper = Sweeper(engine, bell.ring, move, forget, attempts_retention_days=retention_days)
+    sweeper = Sweeper(engine, bell.ring_again, move, forget, attempts_retention_days=retention_days)
     return Part(start=sweeper.start, close=sweeper.stop)

@@ -16,10 +16,12 @@ from app.queue.names import COLLECT, DELIVER, Keys
 
 FLAG_SECONDS = 30
 RING = """
-local rung = 0
+local rung, again = 0, ARGV[3] == "1"
 for index = 3, #KEYS do
-    local message_id, body = ARGV[3 + (index - 3) * 2], ARGV[4 + (index - 3) * 2]
-    if redis.call("set", KEYS[index], "1", "nx", "ex", ARGV[1]) then
+    local message_id, body = ARGV[4 + (index - 3) * 2], ARGV[5 + (index - 3) * 2]
+    local known = redis.call("get", KEYS[index])
+    if not known or (again and redis.call("hexists", KEYS[2], known) == 0) then
+        redis.call("set", KEYS[index], message_id, "ex", ARGV[1])
         redis.call("hset", KEYS[2], message_id, body)
         redis.call("rpush", KEYS[1], message_id)
         rung = rung + 1
@@ -33,7 +35,8 @@ return rung
 ANNOUNCE = """
 local rung = 0
 for _, flag in ipairs(KEYS) do
-    if redis.call("set", flag, "1", "nx", "ex", ARGV[1]) then
+    if ARGV[3] == "1" or redis.call("exists", flag) == 0 then
+        redis.call("set", flag, "1", "ex", ARGV[1])
         rung = rung + 1
     end
 end
@@ -61,24 +64,48 @@ class Doorbell:
         Raises:
             redis.RedisError: nothing may have been rung; the sweeper rings later.
         """
+        return self._ring_all(tenant_id, destination_ids, again=False)
+
+    def ring_again(self, tenant_id: int, destination_ids: Sequence[uuid.UUID]) -> int:
+        """Ring destinations that wait and that nobody holds; return how many were rung.
+
+        There a flag whose message is no longer queued means nothing: whoever took the message
+        stopped or died before it read. It would keep the destination waiting until it expires.
+
+        Raises:
+            redis.RedisError: nothing may have been rung.
+        """
+        return self._ring_all(tenant_id, destination_ids, again=True)
+
+    def _ring_all(
+        self, tenant_id: int, destination_ids: Sequence[uuid.UUID], *, again: bool
+    ) -> int:
         collectors = [one for one in destination_ids if is_collector(one)]
         others = [one for one in destination_ids if not is_collector(one)]
-        return self._ring_collectors(tenant_id, collectors) + self._ring(tenant_id, others)
+        return self._ring_collectors(tenant_id, collectors, again=again) + self._ring(
+            tenant_id, others, again=again
+        )
 
-    def _ring_collectors(self, tenant_id: int, destination_ids: Sequence[uuid.UUID]) -> int:
+    def _ring_collectors(
+        self, tenant_id: int, destination_ids: Sequence[uuid.UUID], *, again: bool
+    ) -> int:
         if not destination_ids:
             return 0
         rung: int = self._announce(
             keys=[self._keys.rung(tenant_id, one) for one in destination_ids],
-            args=[FLAG_SECONDS, self._keys.wake(COLLECT)],
+            args=[FLAG_SECONDS, self._keys.wake(COLLECT), int(again)],
         )
         return rung
 
-    def _ring(self, tenant_id: int, destination_ids: Sequence[uuid.UUID]) -> int:
+    def _ring(self, tenant_id: int, destination_ids: Sequence[uuid.UUID], *, again: bool) -> int:
         if not destination_ids:
             return 0
         keys = [self._keys.ids(DELIVER), self._keys.bodies(DELIVER)]
-        arguments: list[str | bytes | int] = [FLAG_SECONDS, self._keys.wake(DELIVER)]
+        arguments: list[str | bytes | int] = [
+            FLAG_SECONDS,
+            self._keys.wake(DELIVER),
+            int(again),
+        ]
         for destination_id in destination_ids:
             keys.append(self._keys.rung(tenant_id, destination_id))
             arguments += doorbell_message(tenant_id, destination_id)

@@ -94,6 +94,19 @@ def test_a_destination_has_at_most_one_doorbell_until_its_holder_clears_it(clien
     assert client.llen("docyard:deliver") == client.hlen("docyard:deliver.msgs") == 3
 
 
+def test_a_flag_whose_message_is_gone_stops_nobody_who_knows_that_no_one_holds(client):
+    bell, one = Doorbell(client, namespace="docyard"), uuid.uuid4()
+    bell.ring(1, [one])
+    assert bell.ring_again(1, [one]) == 0, "the message is still to be taken"
+    # Taken by a process that stopped, or died, before it read and cleared the flag.
+    client.delete("docyard:deliver", "docyard:deliver.msgs")
+    assert bell.ring(1, [one]) == 0
+    assert bell.ring_again(1, [one]) == 1
+    assert bell.ring_again(1, [one]) == 0
+    assert client.llen("docyard:deliver") == 1
+    assert 0 < client.ttl(f"docyard:rung:1:{one}") <= 30
+
+
 def test_a_push_is_heard_and_a_killed_redis_is_listened_to_again(make_valkey):
     server = make_valkey()
     client = connect(server.url)
