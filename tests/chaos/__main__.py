@@ -53,6 +53,7 @@ def _arguments() -> argparse.Namespace:
         action="store_true",
         help="each kind once, the next when all has recovered: measures recovery",
     )
+    parser.add_argument("--keep", action="store_true", help="the logs of runs that pass as well")
     parser.add_argument("--stop", action="store_true", help="at the first run that fails")
     parser.add_argument(
         "--planted", choices=PLANTED, help="plant this bug; runs until a seed catches it"
@@ -76,7 +77,12 @@ def _run(asked: argparse.Namespace, seed: int) -> Result:
     _say(f"seed {seed}: {len(faults)} faults (load average {os.getloadavg()[0]:.1f})")
     for fault in faults:
         _say(f"  {fault.at_seconds:6.2f} s  {fault}")
-    course = Course(seconds=asked.seconds, one_by_one=asked.one_by_one, planted=asked.planted)
+    course = Course(
+        seconds=asked.seconds,
+        one_by_one=asked.one_by_one,
+        planted=asked.planted,
+        keep=asked.keep,
+    )
     result = run(seed, faults, course, _say)
     _say("  " + ", ".join(f"{name} {value}" for name, value in result.facts.items()))
     for fault in result.faults:

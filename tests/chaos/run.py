@@ -55,12 +55,14 @@ class Course:
         one_by_one: each fault begins when the one before is recovered from, instead of at its time.
         least_documents: are accepted, or the run does not count.
         planted: name of a bug in the processes, None for none.
+        keep: the logs, of a run that passes as well.
     """
 
     seconds: float = 60.0
     one_by_one: bool = False
     least_documents: int = LEAST_DOCUMENTS
     planted: str | None = None
+    keep: bool = False
 
 
 def run(seed: int, faults: Sequence[Fault], course: Course, say: Say) -> Result:
@@ -74,14 +76,14 @@ def run(seed: int, faults: Sequence[Fault], course: Course, say: Say) -> Result:
         with World(seed, folder, planted=course.planted) as world:
             say(f"  started in {time.monotonic() - began_at:.1f} s")
             _Runner(world, ledger, course, result, say).run()
-            if result.faults:
+            if result.faults or course.keep:
                 keep(world, ledger, result, folder)
             result.faults += world.stop_services()
     except Exception:  # noqa: BLE001  (a run that breaks is a failed one; others may follow)
         result.faults.append(traceback.format_exc())
     result.facts["seconds"] = round(time.monotonic() - began_at)
     result.facts["load average"] = round(os.getloadavg()[0], 1)
-    if result.faults:
+    if result.faults or course.keep:
         result.kept = folder
     else:
         shutil.rmtree(folder, ignore_errors=True)

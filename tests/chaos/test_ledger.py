@@ -13,13 +13,12 @@ A, D, R = Outcome.ACCEPTED, Outcome.DOUBTFUL, Outcome.REFUSED
 def sent(*versions, together=False):
     """Return one id's history: a version and what the client was told, one behind the other."""
     ledger = Ledger()
-    if together:
-        began = ledger.begin([("a", version) for version, _ in versions], "web-1")
-    else:
-        began = []
-    for place, (version, outcome) in enumerate(versions):
-        one = began[place] if together else ledger.begin([("a", version)], "web-1")[0]
-        ledger.end(one, outcome)
+    documents = [("a", version) for version, _ in versions]
+    requests = [documents] if together else [[one] for one in documents]
+    outcomes = iter(outcome for _, outcome in versions)
+    for request in requests:
+        for one in ledger.begin(request, "web-1"):
+            ledger.end(one, next(outcomes))
     return ledger.all()["a"]
 
 
