@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import time
-from collections import Counter
+import uuid
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import psycopg
-import redis
 
 from app.queue.names import DELIVER, LANES, Keys
+from app.storage.counters import NO_DESTINATION
 from tests.chaos.ledger import Ledger, fault_of_stored
-from tests.chaos.plan import RECEIVERS
-from tests.chaos.receivers import token_in
-from tests.chaos.services import CHILDREN, marked
-from tests.chaos.world import MARK, World
+from tests.chaos.quiet import ENDED, NAMESPACE, SHOWN, some
+from tests.chaos.receivers import Received, token_in
+from tests.chaos.world import World
 
-NAMESPACE = "docyard"
-QUIET_SECONDS = 90.0
-POLL_SECONDS = 0.25
-SHOWN = 5
-ENDED = ("delivered", "failed", "superseded", "cancelled")
+Rows = Mapping[str, tuple[int, int, str, int]]
+"""By id: version, order number, content, and the token among its attributes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,79 +31,6 @@ class Verdict:
 
     faults: list[str] = field(default_factory=list)
     facts: dict[str, object] = field(default_factory=dict)
-
-
-def wait_quiet(world: World, ledger: Ledger) -> list[str]:
-    """Wait until nothing is under way; return what still was when patience ended."""
-    deadline = time.monotonic() + QUIET_SECONDS
-    while True:
-        try:
-            left = _under_way(world, ledger)
-        except (psycopg.Error, redis.RedisError) as error:
-            left = [f"a server does not answer: {error}"]
-        if not left or time.monotonic() > deadline:
-            return [f"after {QUIET_SECONDS:.0f} s: {one}" for one in left]
-        time.sleep(POLL_SECONDS)
-
-
-def _under_way(world: World, ledger: Ledger) -> list[str]:
-    with world.client() as client:
-        left = _in_redis(client)
-    with world.sql() as connection:
-        states = dict(
-            connection.execute("SELECT state, count(*) FROM deliveries GROUP BY state").fetchall()
-        )
-        left += [
-            f"{count} deliveries are {state}"
-            for state, count in states.items()
-            if state not in ENDED
-        ]
-        unplanned = connection.execute("SELECT count(*) FROM unplanned_documents").fetchone()
-        left += [f"{unplanned[0]} documents are not routed"] if unplanned[0] else []
-        stored = {str(one) for (one,) in connection.execute("SELECT id FROM documents").fetchall()}
-    if missing := ledger.accepted_ids() - stored:
-        left.append(f"{len(missing)} accepted ids are not stored: {_some(missing)}")
-    expected = {name: len(CHILDREN) for name in world.workers}
-    running = {
-        name: sum("worker.child" in one.command for one in worker.tree())
-        for name, worker in world.workers.items()
-    }
-    if running != expected:
-        left.append(f"workers have {running} children, expected {expected}")
-    return left + _strays(world)
-
-
-def _in_redis(client: redis.Redis) -> list[str]:
-    """Return what waits, is held, delayed or given up, whoever has it."""
-    keys = Keys(NAMESPACE)
-    left = []
-    for queue in (*LANES, DELIVER):
-        counts = {
-            "waiting": client.llen(keys.ids(queue)),
-            "bodies": client.hlen(keys.bodies(queue)),
-            "delayed": client.llen(keys.ids(f"{queue}.DQ")),
-            "delayed bodies": client.hlen(keys.bodies(f"{queue}.DQ")),
-            "dead": client.zcard(keys.dead(queue)),
-        }
-        left += [f"{count} {what} in {queue}" for what, count in counts.items() if count]
-    for key in client.scan_iter(f"{NAMESPACE}:__acks__.*"):
-        left.append(f"{client.scard(key)} unacknowledged in {key}")
-    left += [
-        f"{lane} counts {count} queued documents"
-        for lane, count in client.hgetall(keys.queued).items()
-        if int(count)
-    ]
-    return left
-
-
-def _strays(world: World) -> list[str]:
-    """Return processes of this run that are below none of its services."""
-    known = {one.pid for service in world.services.values() for one in service.tree()}
-    return [
-        f"process {one.pid} belongs to nobody: {one.command}"
-        for one in marked(MARK, world.run_id)
-        if one.pid not in known
-    ]
 
 
 def examine(world: World, ledger: Ledger) -> Verdict:
@@ -128,9 +51,7 @@ def examine(world: World, ledger: Ledger) -> Verdict:
     return verdict
 
 
-def _examine_documents(
-    verdict: Verdict, ledger: Ledger, documents: Mapping[str, tuple[int, int, str, int]]
-) -> None:
+def _examine_documents(verdict: Verdict, ledger: Ledger, documents: Rows) -> None:
     for document_id, versions in ledger.all().items():
         row = documents.get(document_id)
         stored = None
@@ -144,7 +65,7 @@ def _examine_documents(
         if fault := fault_of_stored(versions, stored):
             verdict.faults.append(f"{document_id}: {fault}")
     if strange := documents.keys() - ledger.all().keys():
-        verdict.faults.append(f"stored, and never sent: {_some(strange)}")
+        verdict.faults.append(f"stored, and never sent: {some(strange)}")
     verdict.facts["stored"] = len(documents)
 
 
@@ -173,47 +94,82 @@ def _examine_sums(verdict: Verdict, world: World, connection: psycopg.Connection
             f"{appended} were appended, {stored} stored, {stale} stale, {rejected} rejected;"
             f" {open_} receipts are open"
         )
+    _compare(
+        verdict,
+        {"documents.stored": int(stored), "documents.stale": int(stale)},
+        _counters(connection, NO_DESTINATION),
+        "documents",
+    )
+
+
+def _counters(connection: psycopg.Connection, destination_id: uuid.UUID) -> dict[str, int]:
+    """Return the product's own sums, folded or not."""
+    rows = connection.execute(
+        "SELECT name, sum(amount)::bigint FROM (SELECT name, destination_id, amount FROM counters"
+        " UNION ALL SELECT name, COALESCE(destination_id, %(nobody)s), amount FROM counter_deltas)"
+        " c WHERE destination_id = %(id)s GROUP BY name",
+        {"id": destination_id, "nobody": NO_DESTINATION},
+    )
+    return {name: amount for name, amount in rows.fetchall() if amount}
+
+
+def _compare(
+    verdict: Verdict, rows: Mapping[str, int], counted: Mapping[str, int], what: str
+) -> None:
+    if (there := {name: amount for name, amount in rows.items() if amount}) != counted:
+        verdict.faults.append(f"{what}: rows add up to {there}, counters to {counted}")
 
 
 def _examine_deliveries(
-    verdict: Verdict,
-    world: World,
-    connection: psycopg.Connection,
-    documents: Mapping[str, tuple[int, int, str, int]],
+    verdict: Verdict, world: World, connection: psycopg.Connection, documents: Rows
 ) -> None:
-    names = {one: name for name, one in world.destinations.items()}
-    rows = connection.execute(
-        "SELECT document_id, seq, destination_id, state FROM deliveries"
-    ).fetchall()
+    rows = connection.execute("SELECT document_id, seq, destination_id, state FROM deliveries")
+    by_destination: defaultdict[uuid.UUID, dict[tuple[str, int], str]] = defaultdict(dict)
+    for document_id, seq, destination_id, state in rows.fetchall():
+        by_destination[destination_id][document_id.hex, seq] = state
     states: Counter[str] = Counter()
-    planned = set()
-    faults: dict[str, list[str]] = {}
-    for document_id, seq, destination_id, state in rows:
-        name = names[destination_id]
-        states[state] += 1
-        planned.add((str(document_id), seq, name))
-        if state not in ENDED:
-            faults.setdefault(f"open deliveries to {name}", []).append(f"{document_id} {seq}")
-        arrived = world.receivers.received[name].tokens.get(f"msg_{document_id.hex}_{seq}")
-        if state == "delivered" and not arrived:
-            faults.setdefault(f"recorded as delivered, not at {name}", []).append(str(document_id))
-    for document_id, (_, seq, content, _) in documents.items():
-        webhook_id = f"msg_{document_id.replace('-', '')}_{seq}"
-        for name in RECEIVERS:
-            if (document_id, seq, name) not in planned:
-                faults.setdefault(f"not planned for {name}", []).append(document_id)
-            elif world.receivers.received[name].tokens.get(webhook_id) != {token_in(content)}:
-                faults.setdefault(f"last version not at {name}", []).append(document_id)
-    for name, received in world.receivers.received.items():
-        if mixed := [one for one, tokens in received.tokens.items() if len(tokens) > 1]:
-            faults[f"one webhook-id with several contents at {name}"] = mixed
-    verdict.faults.extend(f"{what}: {len(which)}, {_some(which)}" for what, which in faults.items())
+    for name, destination_id in world.destinations.items():
+        planned = by_destination[destination_id]
+        _examine_receiver(verdict, name, planned, world.receivers.received[name], documents)
+        ended = Counter(f"deliveries.{state}" for state in planned.values())
+        ended["deliveries.planned"] = len(planned)
+        counted = _counters(connection, destination_id)
+        _compare(verdict, ended, counted, f"deliveries to {name}")
+        states.update(planned.values())
     verdict.facts["deliveries"] = dict(sorted(states.items()))
     verdict.facts["repeats at receivers"] = sum(
         one.repeats for one in world.receivers.received.values()
     )
 
 
-def _some(of: object) -> str:
-    ordered = sorted(of)  # type: ignore[call-overload]
-    return ", ".join(map(str, ordered[:SHOWN])) + (" …" if len(ordered) > SHOWN else "")
+def _examine_receiver(
+    verdict: Verdict,
+    name: str,
+    planned: Mapping[tuple[str, int], str],
+    received: Received,
+    documents: Rows,
+) -> None:
+    """Compare the deliveries of one destination with what its receiver has confirmed."""
+
+    def tokens(document_hex: str, seq: int) -> set[int]:
+        return received.tokens.get(f"msg_{document_hex}_{seq}", set())
+
+    newest = {
+        (document_id.replace("-", ""), seq): token_in(content)
+        for document_id, (_, seq, content, _) in documents.items()
+    }
+    for what, which in {
+        f"open deliveries to {name}": [key for key, state in planned.items() if state not in ENDED],
+        f"recorded as delivered, not at {name}": [
+            key for key, state in planned.items() if state == "delivered" and not tokens(*key)
+        ],
+        f"last version not planned for {name}": newest.keys() - planned.keys(),
+        f"last version not at {name}": [
+            key for key, token in newest.items() if tokens(*key) != {token}
+        ],
+        f"one webhook-id with several contents at {name}": [
+            one for one, found in received.tokens.items() if len(found) > 1
+        ],
+    }.items():
+        if which:
+            verdict.faults.append(f"{what}: {len(which)}, {some(which)}")

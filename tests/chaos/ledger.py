@@ -66,6 +66,7 @@ class Ledger:
     answers: Counter[str] = field(default_factory=Counter)
     unexpected: list[str] = field(default_factory=list)
     _sent: dict[str, list[Sent]] = field(default_factory=lambda: defaultdict(list))
+    _accepted_at: dict[str, float] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _tokens: int = 0
     _requests: int = 0
@@ -93,8 +94,11 @@ class Ledger:
 
     def end(self, sent: Sent, outcome: Outcome) -> None:
         """Note what the client was told."""
-        sent.outcome = outcome
-        sent.ended_at = time.monotonic()
+        with self._lock:
+            sent.outcome = outcome
+            sent.ended_at = time.monotonic()
+            if outcome is Outcome.ACCEPTED:
+                self._accepted_at.setdefault(sent.id, sent.ended_at)
 
     def note(self, answer: str) -> None:
         """Count an answer."""
@@ -112,13 +116,8 @@ class Ledger:
 
     def accepted_ids(self, before: float = float("inf")) -> set[str]:
         """Return the ids that were confirmed by a time, monotonic seconds."""
-        return {
-            one
-            for one, versions in self.all().items()
-            if any(
-                sent.outcome is Outcome.ACCEPTED and sent.ended_at <= before for sent in versions
-            )
-        }
+        with self._lock:
+            return {one for one, at in self._accepted_at.items() if at <= before}
 
 
 def fault_of_stored(versions: Sequence[Sent], stored: tuple[int, int] | None) -> str | None:

@@ -12,12 +12,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.chaos.checks import examine, wait_quiet
+from tests.chaos.checks import examine
 from tests.chaos.evidence import keep
 from tests.chaos.faults import bound_seconds, cause
 from tests.chaos.ledger import Ledger, Outcome
 from tests.chaos.load import Load, Sender
 from tests.chaos.plan import WEBS, Fault
+from tests.chaos.quiet import wait_quiet
 from tests.chaos.recovery import Prober, Recovery, Stored
 from tests.chaos.world import World
 

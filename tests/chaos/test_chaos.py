@@ -18,7 +18,7 @@ QUICK = (
     Kind.POSTGRES_FULL,
     Kind.REDIS_FULL,
 )
-SECONDS = 8.0
+SECONDS = 6.0
 
 
 @pytest.mark.timeout(300)

@@ -108,6 +108,8 @@ class World:
             log=self.folder / "redis.log",
             run=self._run,
         )
+        for server in (self.redis, self.postgres):
+            self._stack.callback(server.stop)
         self.postgres.initialise(sync=False)
         self.postgres.start()
         self.redis.start()
