@@ -14,7 +14,7 @@ from tests.chaos.services import CHILDREN, marked
 from tests.chaos.world import MARK, World
 
 NAMESPACE = "docyard"
-QUIET_SECONDS = 90.0
+QUIET_SECONDS = 60.0
 POLL_SECONDS = 0.25
 SHOWN = 5
 ENDED = ("delivered", "failed", "superseded", "cancelled")

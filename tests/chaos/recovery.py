@@ -20,7 +20,7 @@ from tests.chaos.plan import WEBS, Fault
 from tests.chaos.world import World
 
 POLL_SECONDS = 0.1
-LONGEST_SECONDS = 90.0
+LONGEST_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
