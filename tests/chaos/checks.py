@@ -52,6 +52,7 @@ def examine(world: World, ledger: Ledger) -> Verdict:
 
 
 def _examine_documents(verdict: Verdict, ledger: Ledger, documents: Rows) -> None:
+    wrong: list[str] = []
     for document_id, versions in ledger.all().items():
         row = documents.get(document_id)
         stored = None
@@ -59,13 +60,13 @@ def _examine_documents(verdict: Verdict, ledger: Ledger, documents: Rows) -> Non
             version, _, content, attribute = row
             stored = (token_in(content), version)
             if attribute != stored[0]:
-                verdict.faults.append(
-                    f"{document_id} has content {stored[0]} and attributes {attribute}"
-                )
+                wrong.append(f"{document_id}: content {stored[0]}, attributes {attribute}")
         if fault := fault_of_stored(versions, stored):
-            verdict.faults.append(f"{document_id}: {fault}")
-    if strange := documents.keys() - ledger.all().keys():
-        verdict.faults.append(f"stored, and never sent: {some(strange)}")
+            wrong.append(f"{document_id}: {fault}")
+    wrong += [f"{one}: nobody sent it" for one in documents.keys() - ledger.all().keys()]
+    verdict.faults.extend(wrong[:SHOWN])
+    if len(wrong) > SHOWN:
+        verdict.faults.append(f"… and so on, {len(wrong)} documents in all")
     verdict.facts["stored"] = len(documents)
 
 
