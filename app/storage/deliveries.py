@@ -13,13 +13,13 @@ it takes one tenant for a small part of the table and reads all of it. Recording
 from __future__ import annotations
 
 import uuid
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, Row, text
 
 from app.domain.deliveries import OPEN, AttemptRecord, DeliveryState
 from app.storage import operational_events, tallies
@@ -136,7 +136,7 @@ def supersede(connection: Connection, tenant_id: int, winners: Sequence[Winner])
 
 
 _BY_KEY = (
-    "(SELECT d.ctid AS place FROM deliveries d"
+    "(SELECT d.ctid AS place, d.state AS was FROM deliveries d"
     "  WHERE d.tenant_id = :tenant_id AND d.document_id = r.document_id AND d.seq = r.seq"
     "  AND d.destination_id = :destination_id AND d.generation = r.generation {end}) d"
 )
@@ -156,7 +156,7 @@ _RECORD = text(
     " last_error = r.error, attempted_at = r.finished_at,"
     " ended_at = CASE WHEN r.state = 'pending' AND (r.newest IS NULL OR r.newest = d.seq)"
     "  THEN NULL ELSE r.finished_at END"
-    " FROM (SELECT r.*, d.place, o.newest FROM unnest(CAST(:documents AS uuid[]),"
+    " FROM (SELECT r.*, d.place, d.was, o.newest FROM unnest(CAST(:documents AS uuid[]),"
     "   CAST(:seqs AS bigint[]), CAST(:generations AS smallint[]), CAST(:states AS text[]),"
     "   CAST(:attempts AS smallint[]), CAST(:due AS timestamptz[]),"
     "   CAST(:statuses AS smallint[]), CAST(:errors AS text[]), CAST(:finished AS timestamptz[]))"
@@ -166,7 +166,7 @@ _RECORD = text(
     "   WHERE o.tenant_id = :tenant_id AND o.id = r.document_id LIMIT 1) o ON true) r"
     " WHERE d.ctid = r.place AND d.state <> 'delivered'"
     " AND (r.state = 'delivered' OR (d.state IN ('pending', 'held') AND :current))"
-    " RETURNING d.state, d.batch_id, CASE WHEN d.state = 'failed' AND d.event_type IS NULL"
+    " RETURNING r.was, d.state, d.batch_id, CASE WHEN d.state = 'failed' AND d.event_type IS NULL"
     "  THEN json_build_object('document_id', d.document_id, 'seq', d.seq, 'version', d.version,"
     "   'generation', d.generation, 'attempts', d.attempts, 'status', d.last_status,"
     "   'error', d.last_error) END AS exhausted"
@@ -210,23 +210,22 @@ def record(
     rows = connection.execute(_RECORD, {**values, "current": current}).all()
     delivery_results.store(connection, results)
     counts = Counter(DeliveryState(row.state) for row in rows)
-    tallies.add(
-        connection,
-        lease.tenant_id,
-        [
-            (
-                state.value,
-                Counter(
-                    Owner(lease.destination_id, row.batch_id) for row in rows if row.state == state
-                ),
-            )
-            for state in sorted(counts)
-            if state not in OPEN
-        ],
-    )
+    tallies.add(connection, lease.tenant_id, _tallies(lease, rows))
     exhausted = [row.exhausted for row in rows if row.exhausted is not None]
     operational_events.emit_exhausted(connection, lease.tenant_id, lease.destination_id, exhausted)
     return counts
+
+
+def _tallies(lease: Lease, rows: Sequence[Row[Any]]) -> list[tuple[str, Tally]]:
+    """Count the ends of deliveries, and take back the one that a late success has replaced."""
+    counts: defaultdict[str, Tally] = defaultdict(Counter)
+    for row in rows:
+        owner = Owner(lease.destination_id, row.batch_id)
+        if row.was not in OPEN:
+            counts[row.was][owner] -= 1
+        if row.state not in OPEN:
+            counts[row.state][owner] += 1
+    return sorted(counts.items())
 
 
 def mark_attempts(

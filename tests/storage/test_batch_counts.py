@@ -10,7 +10,7 @@ from sqlalchemy import text
 from app.domain.deliveries import DeliveryState
 from app.domain.documents import DEFAULT_TENANT
 from app.domain.routing import Route
-from app.storage import batches, documents
+from app.storage import batches, counters, documents
 from app.storage.deliveries import DeliveryKey
 from app.storage.engine import transaction
 from app.storage.ingest import ClassifiedChunk, apply
@@ -115,6 +115,26 @@ def test_a_batch_counts_its_documents_and_deliveries_to_their_end(
     stale = make_document("v0", id=one, seq=1_600_000_000_000_000)
     apply_all(chunk(stale, batch_id=batch), to=(target,))
     assert counts(batch) == expected | {"stale": 1}
+
+
+def test_a_delivery_counts_once_though_its_success_came_behind_its_replacement(
+    engine, make_document, make_target, apply_all, counts
+):
+    target, batch, one = make_target(), uuid.uuid4(), uuid.uuid4()
+    sent = make_document("v1", id=one)
+    apply_all(chunk(sent, batch_id=batch), to=(target,))
+    lease = take(engine, target)
+    apply_all(chunk(make_document("v2", id=one)), to=(target,))
+    assert counts(batch) == {"stored": 1, "planned": 1, "superseded": 1}
+
+    key = DeliveryKey(DEFAULT_TENANT, sent.id, sent.seq, target.id, 0)
+    record(engine, lease, result(key, DeliveryState.DELIVERED))
+    ended = {name: amount for name, amount in counts(batch).items() if amount}
+    assert ended == {"stored": 1, "planned": 1, "delivered": 1}
+    with transaction(engine) as connection:
+        totals = counters.totals(connection, DEFAULT_TENANT)
+    assert totals["deliveries.superseded"] == 0
+    assert totals["deliveries.delivered"] == 1
 
 
 def test_deliveries_of_a_deleted_document_end_for_its_batch(
