@@ -69,7 +69,7 @@ def measure(run: Run) -> PartResult:
                 sense="at most",
             ),
             Finding(
-                what=f"slowest of 10 deliveries beside a destination with {FLOOD:,} due, minus alone",
+                what=f"slowest of 10 deliveries beside another with {FLOOD:,} due, minus alone",
                 found=flooded - alone,
                 unit="ms",
                 asked=1000,
