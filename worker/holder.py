@@ -21,26 +21,23 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from functools import partial
-from typing import Any
 
 import structlog
 
 from app.domain.concurrency import Bounds
-from app.domain.deliveries import Outcome
 from app.domain.delivery_rules import MAX_CONCURRENCY
 from app.domain.destinations import Destination
 from app.domain.throttle import Throttle, ThrottleState
 from app.storage.deliveries import DeliveryResult
-from app.storage.due import DueDelivery, FreshOrder
+from app.storage.due import FreshOrder
 from app.storage.leases import Lease
-from worker.conclusions import Attempted, Attempting
+from worker.conclusions import Attempting
 from worker.dispatch import Dispatch
 from worker.lease_keeper import LeaseKeeper
 from worker.outbox import Outbox
 from worker.reading import LINGER_SECONDS, PAGE_BYTES, Cursor, Schedule
 from worker.recorder import Recorder
-from worker.suspended import Suspended
+from worker.settling import Settling
 from worker.targets import TargetUnusable
 from worker.workload import Budget, Unit, Workload
 
@@ -53,8 +50,6 @@ YIELD_PATIENCE_SECONDS = 1.0
 RECORD_PATIENCE_SECONDS = 3.0
 STALE_SECONDS = 10.0
 """A queue that was never empty for so long is read again: its documents may have been replaced."""
-CAREFUL_FROM_LOST_LEASES = 2
-"""Its holders died, perhaps of it: now one request at a time, counted before it is made."""
 
 
 class Ending(StrEnum):
@@ -115,7 +110,6 @@ class Holder:
         self.found_work = False
         self._parts = parts
         self._bell = bell
-        self._careful = lease.lost_leases >= CAREFUL_FROM_LOST_LEASES
         self._loop = asyncio.get_running_loop()
         self._throttle = Throttle(
             Bounds(max=MAX_CONCURRENCY),
@@ -123,37 +117,40 @@ class Holder:
             handed_over=lease.lost_leases == 0,
             now=self._loop.time(),
         )
+        self._workload = Workload(parts.memory)
+        self._cursor = Cursor()
+        self._schedule = Schedule()
+        self._results = parts.recorder.open(lease, self._on_recorded)
+        self._settling = Settling(
+            lease,
+            parts.attempts,
+            parts.outbox,
+            workload=self._workload,
+            results=self._results,
+            on_change=self._on_change,
+        )
         self._dispatch = Dispatch(
             self._throttle,
             parts.sockets,
             waiting=self._waiting,
             take=self._take,
-            settle=self._settle,
+            settle=self._settling.settle,
             on_drained=self._on_drained,
         )
-        self._workload = Workload(parts.memory)
-        self._cursor = Cursor()
-        self._schedule = Schedule()
-        self._results = parts.recorder.open(lease, self._on_recorded)
         self._tenure_ends_at = self._loop.time() + TENURE_SECONDS
         self._emptied_at = self._loop.time()
         self._wake = asyncio.Event()
         self._destination: Destination | None = None
-        self._target: Any = None
-        self._policy = parts.attempts.conclusions.policy
-        self._health = lease.health
-        self._suspended = Suspended(lease, parts.outbox)
         self._barred = False
         self._blocked_because: str | None = None
         self._noted_blocked: str | None = ""
-        self._gone_because: str | None = None
         self._yielding = False
         self._stop_by: float | None = None
         self._keeper = LeaseKeeper(
             lease,
             parts.outbox,
             throttle=self._throttle_state,
-            health=lambda: self._health,
+            health=lambda: self._settling.health,
             on_renewed=self._on_renewed,
             on_lost=self._on_lost,
         )
@@ -172,14 +169,13 @@ class Holder:
         try:
             ending = await self._deliver()
             await self._finish_requests()
-            await self._give_back_suspended()
+            await self._give_back()
             await self._finish_records()
             await self._disable_gone()
             await self._note_blocked()
         finally:
             self._dispatch.give_up()
-            self._parts.attempts.abandon(self._suspended.keys)
-            self._suspended.close()
+            self._settling.close()
             self._workload.drop()
             self._parts.recorder.close(self._results)
             await self._keeper.release()
@@ -223,7 +219,7 @@ class Holder:
     async def _may_yield(self) -> bool:
         """Pause, so that the lease can change hands between requests; True when none is left."""
         # What waits here would have to begin anew elsewhere.
-        if not self._suspended and (self._careful or self._parts.crowded()):
+        if not self._settling.suspended and (self.lease.is_suspect or self._parts.crowded()):
             self._yielding = True
             await self._dispatch.wait(YIELD_PATIENCE_SECONDS)
             if not self._dispatch:
@@ -235,7 +231,9 @@ class Holder:
 
     @property
     def _busy(self) -> bool:
-        return len(self._dispatch) > 0 or len(self._workload) > 0 or len(self._suspended) > 0
+        return (
+            len(self._dispatch) > 0 or len(self._workload) > 0 or len(self._settling.suspended) > 0
+        )
 
     def _should_read(self) -> bool:
         has_room = self._workload.room_bytes > 0 and self._results.backlog < MAX_UNRECORDED
@@ -287,7 +285,7 @@ class Holder:
             self._bar()
         elif destination != self._destination:
             try:
-                self._target = self._parts.attempts.prepare(destination)
+                self._settling.configure(destination)
                 self._blocked_because = None
             except TargetUnusable as error:
                 self._blocked_because = str(error)
@@ -297,14 +295,15 @@ class Holder:
                 self._log("destination.not_carried", reason=str(error))
                 self._bar()
             self._throttle.configure(
-                Bounds(max=1) if self._careful else destination.bounds(self._parts.concurrency),
+                Bounds(max=1)
+                if self.lease.is_suspect
+                else destination.bounds(self._parts.concurrency),
                 destination.max_per_second,
                 self._loop.time(),
             )
             self._workload.configure(
                 queue=destination.queue, ordered=destination.ordered, batch=destination.batching
             )
-            self._policy = destination.retry_policy(self._parts.attempts.conclusions.policy)
             self._destination = destination
 
     def _bar(self) -> None:
@@ -332,7 +331,9 @@ class Holder:
         if not self._may_send:
             return 0
         now = self._loop.time()
-        return self._workload.resumed if self._suspended.full else self._workload.ready(now)
+        return (
+            self._workload.resumed if self._settling.suspended.full else self._workload.ready(now)
+        )
 
     @property
     def _may_send(self) -> bool:
@@ -343,70 +344,11 @@ class Holder:
             return None
         if self._schedule.more and self._schedule.is_low(len(self._workload) - 1):
             self._wake.set()
-        return self._workload.take(self._loop.time(), begun=self._suspended.full)
+        return self._workload.take(self._loop.time(), begun=self._settling.suspended.full)
 
-    async def _settle(self, unit: Unit) -> Outcome | None:
-        """Bring rows to their results; None when that took no request."""
-        try:
-            due = [row for row in unit if not self._end_without_request(row)]
-            if not due:
-                return None
-            if self._destination is not None and self._destination.batch is not None:
-                return await self._attempt_together(due)
-            return await self._attempt(due[0])
-        except Exception as error:  # noqa: BLE001  (the rows stay pending, for the next lease)
-            self._log("delivery.attempt_failed", error=f"{type(error).__name__}: {error}")
-            return None
-        finally:
-            for row in unit:
-                self._workload.ended(row, goes_on=row in self._suspended)
-
-    def _end_without_request(self, due: DueDelivery) -> bool:
-        ended = self._parts.attempts.conclusions.without_request(due, self._policy)
-        if ended is not None:
-            self._results.add(ended)
-        return ended is not None
-
-    async def _attempt_together(self, unit: Sequence[DueDelivery]) -> Outcome | None:
-        if self._target is None:
-            return None
-        if self._careful:
-            due_at = self._parts.attempts.conclusions.due_if_lost(unit[0], self._policy)
-            await self._parts.outbox.mark_attempts(self.lease, [one.key for one in unit], due_at)
-        attempted = await self._parts.attempts.make_together(unit, self._target, self._policy)
-        self._health = self._health.after(attempted[0].outcome, attempted[0].result.finished_at)
-        for one in attempted:
-            self._conclude(one)
-        return attempted[0].outcome
-
-    async def _attempt(self, due: DueDelivery) -> Outcome | None:
-        if self._target is None:
-            return None
-        if self._careful and due not in self._suspended:
-            due_at = self._parts.attempts.conclusions.due_if_lost(due, self._policy)
-            await self._parts.outbox.mark_attempts(self.lease, [due.key], due_at)
-        resume = partial(self._resume, due)
-        try:
-            attempted = await self._parts.attempts.make(due, self._target, self._policy, resume)
-        except Exception:
-            self._suspended.discard(due)
-            raise
-        if attempted is None:
-            self._suspended.add(due)
-            return None
-        self._suspended.discard(due)
-        self._health = self._health.after(attempted.outcome, attempted.result.finished_at)
-        self._conclude(attempted)
-        return attempted.outcome
-
-    def _conclude(self, attempted: Attempted) -> None:
-        self._results.add(attempted.result)
-        if attempted.step.disable_destination:
-            self._gone_because = attempted.outcome.error
+    def _on_change(self) -> None:
+        if self._settling.gone_because is not None:
             self._bar()
-
-    def _resume(self, due: DueDelivery) -> None:
-        self._workload.resume(due)
         self._send_more()
 
     def _on_drained(self) -> None:
@@ -423,7 +365,7 @@ class Holder:
 
     def _throttle_state(self) -> ThrottleState:
         state = self._throttle.state(self._loop.time())
-        if not self._careful:
+        if not self.lease.is_suspect:
             return state
         reason = f"one at a time: {self.lease.lost_leases} holders in a row went silent over it"
         return replace(state, limit=1, reason=reason)
@@ -445,14 +387,10 @@ class Holder:
                 self._dispatch.give_up()
             await self._dispatch.wait(LINGER_SECONDS)
 
-    async def _give_back_suspended(self) -> None:
-        self._parts.attempts.abandon(self._suspended.keys)
-        if self._keeper.lost:
-            return
-        try:
-            await self._suspended.give_back()
-        except Exception as error:  # noqa: BLE001  (they fall due by themselves)
-            self._log("delivery.give_back_failed", error=f"{type(error).__name__}: {error}")
+    async def _give_back(self) -> None:
+        self._settling.abandon()
+        if not self._keeper.lost:
+            await self._settling.give_back()
 
     async def _finish_records(self) -> None:
         """Wait until everything is recorded; without end, unless we must stop or have lost."""
@@ -468,11 +406,12 @@ class Holder:
                 draining.cancel()
 
     async def _disable_gone(self) -> None:
-        if self._gone_because is None or self._destination is None:
+        reason = self._settling.gone_because
+        if reason is None or self._destination is None:
             return
-        self._log("destination.disabled", reason=self._gone_because)
+        self._log("destination.disabled", reason=reason)
         try:
-            await self._parts.outbox.disable(self.lease, self._destination.url, self._gone_because)
+            await self._parts.outbox.disable(self.lease, self._destination.url, reason)
         except Exception as error:  # noqa: BLE001  (the next 410 will try again)
             self._log("destination.disable_failed", error=f"{type(error).__name__}: {error}")
 

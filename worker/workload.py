@@ -235,6 +235,10 @@ class Workload:
         """Rows are committed; forget them as soon as a read that begins now has come back."""
         self._recorded.append((self._reads, keys))
 
+    def forget(self, keys: Iterable[DeliveryKey]) -> None:
+        """Forget rows as if they had never been read; the next read may bring them again."""
+        self._known.difference_update(keys)
+
     def forget_queued(self) -> None:
         """Forget what is queued as if it had never been read; the next read may bring it again."""
         self._forget([*self._fresh, *self._retries])

@@ -37,6 +37,7 @@ from app.services.destinations import (
     resume_destination,
     rotate_secret,
     runtimes,
+    send_test_event,
 )
 
 router = APIRouter(tags=["destinations"])
@@ -122,6 +123,12 @@ class NewDestinationOutput(DestinationOutput):
     secret: str
 
 
+class SentTestOutput(BaseModel):
+    """Which delivery carries a test."""
+
+    delivery_id: str
+
+
 class DestinationPage(BaseModel):
     """Some destinations; ``next_cursor`` is null on the last page."""
 
@@ -184,6 +191,19 @@ def update_destination(
         parts.engine, DEFAULT_TENANT, destination_id, changes, parts.vault
     )
     return DestinationOutput.model_validate(_described(parts, [destination])[0])
+
+
+@router.post("/destinations/{destination_id}/test", status_code=202)
+def send_test(
+    destination_id: uuid.UUID, response: Response, engine: Annotated[Engine, Depends(engine_of)]
+) -> SentTestOutput:
+    """Send it a `destination.test`: signed, tried again and recorded like any other delivery.
+
+    What came of it is at `Location`, a moment later.
+    """
+    sent = send_test_event(engine, DEFAULT_TENANT, destination_id)
+    response.headers["Location"] = f"/deliveries/{sent}"
+    return SentTestOutput(delivery_id=sent)
 
 
 @router.post("/destinations/{destination_id}/pause")

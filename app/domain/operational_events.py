@@ -18,6 +18,11 @@ class OperationalEventType(StrEnum):
     DESTINATION_DISABLED = "destination.disabled"
     DESTINATION_RECOVERED = "destination.recovered"
     DELIVERY_EXHAUSTED = "delivery.exhausted"
+    DESTINATION_TEST = "destination.test"
+
+
+ON_REQUEST = OperationalEventType.DESTINATION_TEST
+"""Sent to the destination that it is about, when somebody asks for it; nobody subscribes to it."""
 
 
 def patterns_of(event_type: str) -> list[str]:
@@ -27,9 +32,10 @@ def patterns_of(event_type: str) -> list[str]:
 
 def subscription_fault(pattern: str) -> str | None:
     """Say why an entry of ``events`` takes nothing; None when it takes something."""
-    if any(pattern in patterns_of(known) for known in OperationalEventType):
+    subscribable = [one for one in OperationalEventType if one is not ON_REQUEST]
+    if any(pattern in patterns_of(known) for known in subscribable):
         return None
-    types = ", ".join(OperationalEventType)
+    types = ", ".join(subscribable)
     return f"names no operational event; there are {types}, and patterns such as destination.* or *"
 
 

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 
 from sqlalchemy import Connection, Engine
 
+from app.domain.delivery_ids import delivery_id
 from app.domain.destinations import (
     Destination,
     DestinationChanges,
@@ -23,7 +24,7 @@ from app.domain.signing import new_secret
 from app.domain.vault import Vault
 from app.services.sealing import with_credentials, with_sealed_secret
 from app.services.webhook_keys import ensure_webhook_key
-from app.storage import destinations, health, leases
+from app.storage import destinations, health, leases, operational_events
 from app.storage.engine import transaction
 
 NO_KEYS = Vault()
@@ -162,6 +163,18 @@ def blocked_reasons(
     """Return why nothing can be sent to a destination, for those to which it cannot."""
     with transaction(engine) as connection:
         return leases.blocked_reasons(connection, tenant_id, [one.id for one in found])
+
+
+def send_test_event(engine: Engine, tenant_id: int, destination_id: uuid.UUID) -> str:
+    """Send a destination a ``destination.test``, as any delivery; return the delivery's id.
+
+    Raises:
+        DestinationNotFound: there is none, or it was deleted.
+    """
+    with transaction(engine) as connection:
+        if destinations.get(connection, tenant_id, destination_id) is None:
+            raise DestinationNotFound(destination_id)
+        return delivery_id(operational_events.emit_test(connection, tenant_id, destination_id))
 
 
 def pause_destination(engine: Engine, tenant_id: int, destination_id: uuid.UUID) -> Destination:

@@ -17,6 +17,8 @@ from app.domain.adaptive import Memory
 from app.domain.health import FINE, Health, Runtime
 from app.domain.throttle import ThrottleState
 
+SUSPECT_FROM_LOST_LEASES = 2
+
 _THROTTLE = (
     ", concurrency_limit = :limit, concurrency_reason = :reason,"
     " concurrency_memory = CAST(:memory AS jsonb),"
@@ -46,6 +48,14 @@ class Lease:
     throttle: ThrottleState | None = None
     health: Health = FINE
     blocked_reason: str | None = None
+
+    @property
+    def is_suspect(self) -> bool:
+        """Whether the destination may be killing its holders.
+
+        Then it is sent one request at a time, and each is counted before it is made.
+        """
+        return self.lost_leases >= SUSPECT_FROM_LOST_LEASES
 
 
 def acquire(

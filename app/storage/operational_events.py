@@ -80,39 +80,21 @@ def emit_all(
     """
     if not events:
         return []
-    keys = _keys(connection, tenant_id, {one.destination_id for one in events})
-    rows = [
-        (
-            new_id(),
-            one,
-            {"destination_id": one.destination_id, "destination_key": keys.get(one.destination_id)}
-            | dict(one.data),
-        )
-        for one in events
-    ]
-    connection.execute(
-        text(
-            "INSERT INTO operational_events (tenant_id, id, type, destination_id, data, created_at)"
-            " SELECT :tenant_id, e.id, e.type, e.destination_id, e.data, now()"
-            " FROM json_to_recordset(CAST(:events AS json))"
-            "  AS e (id uuid, type text, destination_id uuid, data json) ORDER BY e.id"
-        ),
-        {
-            "tenant_id": tenant_id,
-            "events": orjson.dumps(
-                [
-                    {
-                        "id": event_id,
-                        "type": one.type,
-                        "destination_id": one.destination_id,
-                        "data": data,
-                    }
-                    for event_id, one, data in rows
-                ]
-            ).decode(),
-        },
-    )
+    rows = _store(connection, tenant_id, events)
     return _plan(connection, tenant_id, [(event_id, one) for event_id, one, _ in rows])
+
+
+def emit_test(connection: Connection, tenant_id: int, destination_id: uuid.UUID) -> DeliveryPlace:
+    """Store a test event and plan its delivery to the one that it is about; return which."""
+    event = OperationalEvent(
+        type=OperationalEventType.DESTINATION_TEST,
+        destination_id=destination_id,
+        data={"message": "Somebody asked Docyard to send this."},
+    )
+    ((event_id, _, _),) = _store(connection, tenant_id, [event])
+    seq = _present_seq()
+    _insert(connection, tenant_id, [_row(event_id, seq, destination_id, "a test", event.type)])
+    return DeliveryPlace(event_id, seq, destination_id, 0)
 
 
 def emit_exhausted(
@@ -150,6 +132,44 @@ def emit_exhausted(
     emit_all(connection, tenant_id, events)
 
 
+def _store(
+    connection: Connection, tenant_id: int, events: Sequence[OperationalEvent]
+) -> list[tuple[uuid.UUID, OperationalEvent, dict[str, Any]]]:
+    keys = _keys(connection, tenant_id, {one.destination_id for one in events})
+    rows = [
+        (
+            new_id(),
+            one,
+            {"destination_id": one.destination_id, "destination_key": keys.get(one.destination_id)}
+            | dict(one.data),
+        )
+        for one in events
+    ]
+    connection.execute(
+        text(
+            "INSERT INTO operational_events (tenant_id, id, type, destination_id, data, created_at)"
+            " SELECT :tenant_id, e.id, e.type, e.destination_id, e.data, now()"
+            " FROM json_to_recordset(CAST(:events AS json))"
+            "  AS e (id uuid, type text, destination_id uuid, data json) ORDER BY e.id"
+        ),
+        {
+            "tenant_id": tenant_id,
+            "events": orjson.dumps(
+                [
+                    {
+                        "id": event_id,
+                        "type": one.type,
+                        "destination_id": one.destination_id,
+                        "data": data,
+                    }
+                    for event_id, one, data in rows
+                ]
+            ).decode(),
+        },
+    )
+    return rows
+
+
 def _keys(
     connection: Connection, tenant_id: int, destination_ids: set[uuid.UUID]
 ) -> dict[uuid.UUID, str]:
@@ -164,23 +184,37 @@ def _plan(
     connection: Connection, tenant_id: int, events: Sequence[tuple[uuid.UUID, OperationalEvent]]
 ) -> list[uuid.UUID]:
     subscribers = _subscribers(connection, tenant_id)
-    # Microseconds, as the order numbers of documents are: both are read in one order.
-    seq = time.time_ns() // 1000
-    planned: list[dict[str, Any]] = [
-        {
-            "document_id": event_id,
-            "seq": seq,
-            "destination_id": subscriber,
-            "reason": reason_of(event.type, subscribed),
-            "event_type": event.type,
-        }
+    seq = _present_seq()
+    planned = [
+        _row(event_id, seq, subscriber, reason_of(event.type, subscribed), event.type)
         for event_id, event in sorted(events, key=lambda one: one[0])
         for subscriber, subscribed in subscribers
         if subscriber != event.destination_id
         and not set(subscribed).isdisjoint(patterns_of(event.type))
     ]
-    if not planned:
-        return []
+    return _insert(connection, tenant_id, planned) if planned else []
+
+
+def _present_seq() -> int:
+    # Microseconds, as the order numbers of documents are: both are read in one order.
+    return time.time_ns() // 1000
+
+
+def _row(
+    event_id: uuid.UUID, seq: int, destination_id: uuid.UUID, reason: str, event_type: str
+) -> dict[str, Any]:
+    return {
+        "document_id": event_id,
+        "seq": seq,
+        "destination_id": destination_id,
+        "reason": reason,
+        "event_type": event_type,
+    }
+
+
+def _insert(
+    connection: Connection, tenant_id: int, planned: Sequence[Mapping[str, Any]]
+) -> list[uuid.UUID]:
     connection.execute(
         text(
             "INSERT INTO deliveries (tenant_id, document_id, seq, version, destination_id, reason,"

@@ -382,3 +382,17 @@ def test_a_queue_that_makes_no_sense_is_refused_by_its_place(web, fields, pointe
     answer = create(web, **fields)
     assert answer.status == 422
     assert [one["pointer"] for one in answer.json["errors"]] == [pointer]
+
+
+def test_a_destination_is_sent_a_test_like_any_other_delivery(web):
+    created = create(web, documents=False)
+    sent = web.ask("POST", f"{created.headers['location']}/test")
+    assert sent.status == 202
+    delivery = web.ask("GET", sent.headers["location"])
+    assert delivery.json["id"] == sent.json["delivery_id"]
+    assert (delivery.json["state"], delivery.json["event_type"]) == ("pending", "destination.test")
+    (event,) = web.ask("GET", "/events?type=destination.test").json["items"]
+    assert event["data"]["destination_key"] == "archive"
+    assert web.ask("POST", f"/destinations/{uuid.uuid4()}/test").status == 404
+    # There is nothing to subscribe to.
+    assert create(web, key="other", events=["destination.test"]).status == 422
