@@ -140,9 +140,16 @@ def draw(seed: int, seconds: float, kinds: Collection[Kind] = tuple(Kind)) -> li
 
 
 def one_by_one(seed: int, kinds: Collection[Kind] = tuple(Kind)) -> list[Fault]:
-    """Draw one fault of each kind, killed workers' children of both kinds; times do not matter."""
+    """Draw one fault of each kind, of any length that it may have; times do not matter.
+
+    Of workers a child of either kind is killed: others take over from them in different ways.
+    """
     random_ = random.Random(f"one by one {seed}")  # noqa: S311  (no secret)
-    faults = [_draw_one(random_, kind, 60.0) for kind in kinds if kind is not Kind.KILL_CHILD]
+    faults = [
+        _draw_one(random_, kind, 60.0, long_share=1.0)
+        for kind in kinds
+        if kind is not Kind.KILL_CHILD
+    ]
     if Kind.KILL_CHILD in kinds:
         faults += [
             Fault(kind=Kind.KILL_CHILD, target=target, at_seconds=0, lasts_seconds=0)
@@ -151,9 +158,11 @@ def one_by_one(seed: int, kinds: Collection[Kind] = tuple(Kind)) -> list[Fault]:
     return faults
 
 
-def _draw_one(random_: random.Random, kind: Kind, seconds: float) -> Fault:
+def _draw_one(
+    random_: random.Random, kind: Kind, seconds: float, *, long_share: float = LONG_SHARE
+) -> Fault:
     possible = POSSIBILITIES[kind]
-    most = possible.most_seconds if random_.random() < LONG_SHARE else possible.usual_seconds
+    most = possible.most_seconds if random_.random() < long_share else possible.usual_seconds
     room = seconds - QUIET_START_SECONDS
     lasts = min(random_.uniform(possible.least_seconds, most), room / 2)
     at = QUIET_START_SECONDS + random_.uniform(0, room - lasts)
