@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 
 import structlog
 from fastapi import FastAPI
@@ -69,9 +70,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     app.state.settings = settings
     read_event = EventReader(load_event_model(settings))
+    read = partial(read_document, limits=settings.document_limits)
     app.router.routes[:0] = [
-        Route("/documents", PostDocument(settings.max_body_bytes), methods=["POST"]),
-        Route("/documents/batch", PostArray(read_document, accepted), methods=["POST"]),
+        Route("/documents", PostDocument(settings), methods=["POST"]),
+        Route("/documents/batch", PostArray(read, accepted), methods=["POST"]),
         Route("/documents/bulk", PostBulk(settings), methods=["POST"]),
         Route("/v1/event", PostEvent(read_event, settings.max_body_bytes), methods=["POST"]),
         Route("/v1/batch", PostArray(read_event, batch_ok), methods=["POST"]),

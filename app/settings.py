@@ -13,8 +13,11 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from app.domain.documents import MAX_LABELS
 from app.domain.encryption import normalised_key
 from app.domain.errors import SettingsInvalid
+from app.domain.limits import MAX_ATTRIBUTES, DocumentLimits
+from app.domain.text import MAX_DEPTH
 
 Durability = Literal["always", "everysec", "none", "unknown"]
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -53,6 +56,32 @@ class Settings(BaseSettings):
     """Largest document: as a body, as a line of ``POST /documents/bulk``, within an array."""
     max_bulk_bytes: Annotated[int, Field(ge=1024)] = 64 * 1024**3
     """Largest body of ``POST /documents/bulk``, inflated."""
+    max_batch_bytes: Annotated[int, Field(ge=1024, le=64 * 1024 * 1024)] = 16 * 1024 * 1024
+    """Largest array; it is queued in one append."""
+    max_batch_documents: Annotated[int, Field(ge=1, le=100_000)] = 10_000
+    """Most elements of an array."""
+    max_topics: Annotated[int, Field(ge=0, le=MAX_LABELS)] = MAX_LABELS
+    """Most topics of a document."""
+    max_keys: Annotated[int, Field(ge=0, le=MAX_LABELS)] = MAX_LABELS
+    """Most keys of a document."""
+    max_attributes: Annotated[int, Field(ge=0, le=MAX_ATTRIBUTES)] = MAX_ATTRIBUTES
+    """Most members of a document's attributes, at all levels."""
+    max_depth: Annotated[int, Field(ge=1, le=MAX_DEPTH)] = MAX_DEPTH
+    """Most levels of a document's attributes."""
+    max_header_bytes: Annotated[int, Field(ge=1024, le=1024 * 1024)] = 32 * 1024
+    """Largest head of a request, URL included."""
+    max_url_bytes: Annotated[int, Field(ge=256, le=65_000)] = 8 * 1024
+    """Longest URL: path and query."""
+    max_connections: Annotated[int, Field(ge=8, le=1_000_000)] = 10_000
+    """Connections of clients to one web process; beyond them idle ones are closed."""
+    read_timeout_seconds: Annotated[float, Field(gt=0)] = 20.0
+    """For the head of a request; as long a body may be too slow, or an answer stay unread."""
+    min_body_bytes_per_second: Annotated[int, Field(ge=0)] = 500
+    """What a body must come with on average, behind that time."""
+    upload_idle_seconds: Annotated[float, Field(gt=0)] = 30.0
+    """Of silence within a body of ``POST /documents/bulk``, behind which it ends."""
+    keep_alive_seconds: Annotated[int, Field(ge=1)] = 75
+    """For which a connection is kept open between requests."""
     high_water_mark: Annotated[int, Field(ge=1)] = 500_000
     """Documents queued in a lane from which on the intake answers 503; half of it for bulk."""
 
@@ -150,6 +179,16 @@ class Settings(BaseSettings):
     def queue_url(self) -> str:
         """The Redis URL in force."""
         return self.redis_tls_url or self.redis_url
+
+    @property
+    def document_limits(self) -> DocumentLimits:
+        """How much a document may have beside its text."""
+        return DocumentLimits(
+            topics=self.max_topics,
+            keys=self.max_keys,
+            attributes=self.max_attributes,
+            depth=self.max_depth,
+        )
 
     @property
     def binds_loopback(self) -> bool:

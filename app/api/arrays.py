@@ -21,9 +21,8 @@ from app.domain.errors import BatchTooLong, DocyardError, InvalidInput, Violatio
 from app.domain.identifiers import new_id
 from app.domain.json_arrays import NotAnArray, elements_in_turns
 from app.queue.append import BatchPart
+from app.settings import Settings
 
-MAX_ELEMENTS = 10_000
-MAX_BYTES = 16 * 1024 * 1024
 SLICE_BYTES = 128 * 1024
 """Validated in one go; then others have a turn on the event loop."""
 
@@ -53,10 +52,10 @@ class PostArray:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer once all is durable, with a problem otherwise."""
         parts: Parts = scope["app"].state.parts
+        settings = parts.settings
         try:
-            body = await read_body(receive, announced_length(scope), MAX_BYTES)
-            most = parts.settings.max_body_bytes
-            members = await read_array(body, self._read, max_element_bytes=most)
+            body = await read_body(receive, announced_length(scope), settings.max_batch_bytes)
+            members = await read_array(body, self._read, settings)
             batch_id = new_id()
             await parts.intake.submit_many(
                 [member.encoded for member in members],
@@ -69,7 +68,8 @@ class PostArray:
         except BodyTooLarge:
             response = too_large(
                 scope,
-                f"A batch may have {MAX_BYTES} bytes and {MAX_ELEMENTS} elements;"
+                f"A batch may have {settings.max_batch_bytes} bytes and"
+                f" {settings.max_batch_documents} elements;"
                 " send several, or documents as NDJSON to /documents/bulk.",
             )
         except ClientGone:
@@ -77,13 +77,13 @@ class PostArray:
         await response(scope, receive, send)
 
 
-async def read_array(body: bytes, read: ReadMember, *, max_element_bytes: int) -> list[Member]:
+async def read_array(body: bytes, read: ReadMember, settings: Settings) -> list[Member]:
     """Validate all elements.
 
     Args:
         body: the array.
         read: makes documents of elements.
-        max_element_bytes: as much as a document may have that comes alone.
+        settings: with the limits.
 
     Raises:
         InvalidInput: names the index of each element that is wrong.
@@ -97,10 +97,10 @@ async def read_array(body: bytes, read: ReadMember, *, max_element_bytes: int) -
             if element is None:
                 await asyncio.sleep(0)
                 continue
-            if index == MAX_ELEMENTS:
-                raise BatchTooLong(MAX_ELEMENTS)
+            if index == settings.max_batch_documents:
+                raise BatchTooLong(settings.max_batch_documents)
             try:
-                _require_size(element, max_element_bytes)
+                _require_size(element, settings.max_body_bytes)
                 members.append(await in_turns(read, element))
             except InvalidInput as error:
                 violations += error.within(f"/{index}").violations

@@ -13,6 +13,7 @@ from app.api.arrays import Member
 from app.api.bodies import encode_with_id, parse
 from app.api.parts import Parts, engine_of, parts_of
 from app.domain.documents import DEFAULT_TENANT, lane_of
+from app.domain.limits import DocumentLimits
 from app.services.batches import Batch, get_batch
 
 router = APIRouter(tags=["batches"])
@@ -56,13 +57,13 @@ async def read_batch(
     )
 
 
-def read_document(element: bytes) -> Member:
+def read_document(element: bytes, limits: DocumentLimits) -> Member:
     """Validate a document of an array.
 
     Raises:
         InvalidInput: names every place that is wrong.
     """
-    document = parse(element)
+    document = parse(element, limits)
     encoded = encode_with_id(document, element)
     assert document.id is not None  # noqa: S101  (given a line above)
     return Member(document.id, encoded, lane_of(document.priority))

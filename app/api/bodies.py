@@ -15,6 +15,7 @@ from app.api.problems import problem, request_id_of
 from app.domain.documents import DocumentInput
 from app.domain.errors import InvalidInput, Violation
 from app.domain.identifiers import new_id
+from app.domain.limits import DocumentLimits
 from app.domain.text import json_faults
 
 ADAPTER = TypeAdapter(DocumentInput)
@@ -79,16 +80,18 @@ def wants_minimal(prefer: bytes) -> bool:
     return any(part.strip() == b"return=minimal" for part in prefer.lower().split(b","))
 
 
-def parse(body: bytes) -> DocumentInput:
+def parse(body: bytes, limits: DocumentLimits) -> DocumentInput:
     """Validate a document.
 
     Raises:
         InvalidInput: names every place that is wrong.
     """
     try:
-        return ADAPTER.validate_json(body)
+        document = ADAPTER.validate_json(body)
     except ValidationError as error:
         raise InvalidInput(_violations(body, error)) from None
+    limits.check(document)
+    return document
 
 
 def encode_with_id(document: DocumentInput, sent: bytes) -> bytes:

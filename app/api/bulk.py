@@ -21,6 +21,7 @@ from starlette.types import Receive, Scope, Send
 
 from app.api.bodies import BodyTooLarge, ClientGone
 from app.api.bulk_answers import BulkAnswers, LineAnswers, Summary, SummaryAnswer
+from app.api.connections import STREAMED
 from app.api.errors import answer, pointer
 from app.api.parts import Parts
 from app.api.streams import BrokenStream, Idle, Inflater, pieces
@@ -34,7 +35,6 @@ from app.settings import Settings
 LOG = structlog.get_logger(__name__)
 PAUSE_SECONDS = 0.05
 """Of silence; then what has gathered goes its way instead of waiting for a full part."""
-IDLE_SECONDS = 30.0
 CUT_OFF = "cut_off"
 
 
@@ -54,10 +54,14 @@ class PostBulk:
         """Keep the limits."""
         self._max_line_bytes = settings.max_body_bytes
         self._max_bytes = settings.max_bulk_bytes
+        self._idle_seconds = settings.upload_idle_seconds
+        self._limits = settings.document_limits
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer when the stream has ended, or line by line while it goes on."""
         request = Request(scope)
+        # It may be a tap that drips; how long it may be silent is decided here.
+        scope.setdefault("state", {})[STREAMED] = True
         try:
             options = _options(scope)
             inflater = _inflater(request)
@@ -73,8 +77,14 @@ class PostBulk:
             else SummaryAnswer(scope, receive, send)
         )
         parts: Parts = scope["app"].state.parts
-        upload = Upload(parts.intake, batch_id, answers, abort_on_error=options.on_error == "abort")
-        body = pieces(receive, pause_seconds=PAUSE_SECONDS, idle_seconds=IDLE_SECONDS)
+        upload = Upload(
+            parts.intake,
+            batch_id,
+            answers,
+            self._limits,
+            abort_on_error=options.on_error == "abort",
+        )
+        body = pieces(receive, pause_seconds=PAUSE_SECONDS, idle_seconds=self._idle_seconds)
         state, stopped = CUT_OFF, None
         try:
             try:
@@ -117,7 +127,7 @@ class PostBulk:
                     await upload.take(number, line)
         except Idle:
             await upload.settle()
-            sentence = f"Nothing came for {IDLE_SECONDS:.0f} seconds."
+            sentence = f"Nothing came for {self._idle_seconds:g} seconds."
             raise Stopped(408, "upload_idle", sentence) from None
         except BrokenStream as error:
             await upload.settle()

@@ -27,6 +27,8 @@ from app.api.parts import Parts
 from app.domain.cloudevents import from_binary, from_structured
 from app.domain.documents import lane_of
 from app.domain.errors import DocyardError, FormatUnsupported
+from app.domain.limits import DocumentLimits
+from app.settings import Settings
 
 STRUCTURED_TYPE = b"application/cloudevents"
 BATCH_TYPE = b"application/cloudevents-batch"
@@ -39,10 +41,11 @@ MARK = b"ce-specversion"
 class PostCloudEvents:
     """Accepts an event, or an array of them, as documents."""
 
-    def __init__(self, max_body_bytes: int) -> None:
-        """Keep the limit of a single event."""
-        self._max_body_bytes = max_body_bytes
-        self._batch = PostArray(read_structured, accepted)
+    def __init__(self, settings: Settings) -> None:
+        """Keep the limits."""
+        self._max_body_bytes = settings.max_body_bytes
+        self._limits = settings.document_limits
+        self._batch = PostArray(partial(read_structured, limits=self._limits), accepted)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer 202 once all is durable, a problem otherwise."""
@@ -60,7 +63,7 @@ class PostCloudEvents:
         try:
             body = await read_body(receive, announced_length(scope), self._max_body_bytes)
             read = read_structured if form == STRUCTURED_TYPE else partial(read_binary, headers)
-            event = await in_turns(read, body)
+            event = await in_turns(partial(read, limits=self._limits), body)
             await parts.intake.submit(event.encoded, event.lane)
             response = _accepted(event, headers.get(b"prefer", b""))
         except DocyardError as error:
@@ -72,22 +75,22 @@ class PostCloudEvents:
         await response(scope, receive, send)
 
 
-def read_structured(body: bytes) -> Member:
+def read_structured(body: bytes, limits: DocumentLimits) -> Member:
     """Validate an event in JSON form.
 
     Raises:
         InvalidInput: names the places that are wrong.
     """
-    return _member(from_structured(body))
+    return _member(from_structured(body), limits)
 
 
-def read_binary(headers: Mapping[bytes, bytes], body: bytes) -> Member:
+def read_binary(headers: Mapping[bytes, bytes], body: bytes, limits: DocumentLimits) -> Member:
     """Validate an event whose members are headers.
 
     Raises:
         InvalidInput: names the places that are wrong.
     """
-    return _member(from_binary(headers, body))
+    return _member(from_binary(headers, body), limits)
 
 
 def _accepted(event: Member, prefer: bytes) -> Response:
@@ -100,7 +103,7 @@ def _accepted(event: Member, prefer: bytes) -> Response:
     return Response(body, 202, headers, media_type="application/json")
 
 
-def _member(fields: dict[str, Any]) -> Member:
-    document = parse(orjson.dumps(fields))
+def _member(fields: dict[str, Any], limits: DocumentLimits) -> Member:
+    document = parse(orjson.dumps(fields), limits)
     assert document.id is not None  # noqa: S101  (made of source and id)
     return Member(document.id, DUMP(document, exclude_unset=True), lane_of(document.priority))

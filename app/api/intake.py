@@ -24,6 +24,7 @@ from app.domain.documents import lane_of
 from app.domain.errors import DocyardError
 from app.domain.identifiers import new_id
 from app.queue.intake import Intake
+from app.settings import Settings
 
 USUAL_TYPES = frozenset({b"application/json", b"application/x-www-form-urlencoded"})
 """What most requests say; a look here costs less than a search of the text."""
@@ -32,9 +33,10 @@ USUAL_TYPES = frozenset({b"application/json", b"application/x-www-form-urlencode
 class PostDocument:
     """Accepts one document."""
 
-    def __init__(self, max_body_bytes: int) -> None:
-        self._max_body_bytes = max_body_bytes
-        self._cloudevents = PostCloudEvents(max_body_bytes)
+    def __init__(self, settings: Settings) -> None:
+        self._max_body_bytes = settings.max_body_bytes
+        self._limits = settings.document_limits
+        self._cloudevents = PostCloudEvents(settings)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer 202 once the document is durable, a problem otherwise."""
@@ -55,7 +57,7 @@ class PostDocument:
                 return
         try:
             body = await read_body(receive, length, self._max_body_bytes)
-            document = parse(body)
+            document = parse(body, self._limits)
             if document.id is None:
                 document.id = new_id()
             encoded = DUMP(document, exclude_unset=True)

@@ -10,8 +10,8 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
-from app.api.arrays import MAX_BYTES, MAX_ELEMENTS
 from app.domain.documents import DocumentInput
+from app.settings import Settings
 
 REFERENCES = "#/components/schemas/{model}"
 
@@ -39,10 +39,11 @@ def _describe(app: FastAPI) -> dict[str, Any]:
     accepted["description"] = "What was sent, with its id; without content if `return=minimal`."
     components["AcceptedDocument"] = accepted
     schema["paths"]["/documents"] = {"post": _post_document()}
-    schema["paths"]["/documents/batch"] = {"post": _post_batch()}
+    settings: Settings = app.state.settings
+    schema["paths"]["/documents/batch"] = {"post": _post_batch(settings)}
     schema["paths"]["/documents/bulk"] = {"post": _post_bulk()}
     schema["paths"]["/v1/event"] = {"post": _post_event()}
-    schema["paths"]["/v1/batch"] = {"post": _post_events()}
+    schema["paths"]["/v1/batch"] = {"post": _post_events(settings)}
     components["BulkSummary"] = _bulk_summary()
     _replace_validation_errors(schema)
     # In a settled order, so that openapi.json changes only with the API.
@@ -88,11 +89,11 @@ def _post_document() -> dict[str, Any]:
     }
 
 
-def _post_batch() -> dict[str, Any]:
+def _post_batch(settings: Settings) -> dict[str, Any]:
     documents = {
         "type": "array",
         "minItems": 1,
-        "maxItems": MAX_ELEMENTS,
+        "maxItems": settings.max_batch_documents,
         "items": {"$ref": "#/components/schemas/DocumentInput"},
     }
     ids = {"type": "array", "items": {"type": "string", "format": "uuid"}}
@@ -115,9 +116,9 @@ def _post_batch() -> dict[str, Any]:
         "summary": "Accept several documents, all or none",
         "operationId": "post_batch",
         "description": (
-            f"At most {MAX_ELEMENTS} elements and {MAX_BYTES} bytes; they are queued in one"
-            " append, or none is. Where an id comes twice, the last one wins (the highest"
-            " `version` if versions are given)."
+            f"At most {settings.max_batch_documents} elements and {settings.max_batch_bytes} bytes;"
+            " they are queued in one append, or none is. Where an id comes twice, the last one wins"
+            " (the highest `version` if versions are given)."
         ),
         "requestBody": {"required": True, "content": {"application/json": {"schema": documents}}},
         "responses": {
@@ -212,11 +213,11 @@ def _post_event() -> dict[str, Any]:
     }
 
 
-def _post_events() -> dict[str, Any]:
+def _post_events(settings: Settings) -> dict[str, Any]:
     events = {
         "type": "array",
         "minItems": 1,
-        "maxItems": MAX_ELEMENTS,
+        "maxItems": settings.max_batch_documents,
         "items": {"type": "object"},
     }
     return {

@@ -12,6 +12,7 @@ from typing import NamedTuple, Protocol
 from app.api.bodies import encode_with_id, parse
 from app.domain.documents import Lane, lane_of
 from app.domain.errors import DocyardError, InvalidInput, Unavailable
+from app.domain.limits import DocumentLimits
 from app.domain.ndjson import Line, TooLong
 from app.queue.append import BatchPart
 from app.queue.intake import Intake
@@ -93,7 +94,13 @@ class Upload:
     """
 
     def __init__(
-        self, intake: Intake, batch_id: uuid.UUID, answers: Answers, *, abort_on_error: bool
+        self,
+        intake: Intake,
+        batch_id: uuid.UUID,
+        answers: Answers,
+        limits: DocumentLimits,
+        *,
+        abort_on_error: bool,
     ) -> None:
         """Begin an upload.
 
@@ -101,6 +108,7 @@ class Upload:
             intake: of the process.
             batch_id: whose counts it adds to.
             answers: hears of every line.
+            limits: of each document.
             abort_on_error: end with the first line that is refused.
         """
         self.lines = 0
@@ -109,6 +117,7 @@ class Upload:
         self._intake = intake
         self._batch = BatchPart(batch_id)
         self._answers = answers
+        self._limits = limits
         self._abort_on_error = abort_on_error
         self._part = _Part()
         self._under_way: deque[tuple[_Part, asyncio.Task[None]]] = deque()
@@ -162,7 +171,7 @@ class Upload:
         if isinstance(line, TooLong):
             return LineResult(number, None, "line_too_long", "", "The line is too long.")
         try:
-            document = parse(line)
+            document = parse(line, self._limits)
         except InvalidInput as error:
             first = error.violations[0]
             return LineResult(number, None, error.code, first.pointer, first.detail)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
+from functools import partial
 from typing import Annotated
 
 import typer
@@ -54,22 +55,30 @@ def run(settings: Settings, listening: socket.socket) -> None:
     import uvicorn  # noqa: PLC0415  (slow, only for this command)
     from uvicorn.supervisors import Multiprocess  # noqa: PLC0415  (likewise)
 
+    from app.api.connections import (  # noqa: PLC0415  (likewise)
+        ConnectionLimits,
+        GuardedProtocol,
+        Patrol,
+        within_files,
+    )
     from app.logs import configure_logging  # noqa: PLC0415  (likewise)
 
     configure_logging(settings)
+    limits = within_files(ConnectionLimits.of(settings))
     # Processes of their own read the settings from the environment.
     os.environ.update(environment_with(settings))
     config = uvicorn.Config(
         "app.main:create_app",
         factory=True,
         loop="uvloop",
-        http="httptools",
+        http=partial(GuardedProtocol, patrol=Patrol(limits)),  # type: ignore[arg-type]  # makes one
         ws="none",
         workers=settings.web_concurrency,
         log_config=None,
         access_log=False,
         server_header=False,
         proxy_headers=False,
+        timeout_keep_alive=settings.keep_alive_seconds,
         timeout_graceful_shutdown=SHUTDOWN_SECONDS,
     )
     server = uvicorn.Server(config)

@@ -7,11 +7,13 @@ import json
 import socket
 import threading
 from dataclasses import dataclass
+from functools import partial
 
 import pytest
 import redis
 import uvicorn
 
+from app.api.connections import ConnectionLimits, GuardedProtocol, Patrol
 from app.main import create_app
 from app.settings import Settings
 
@@ -36,8 +38,14 @@ class Web:
         self.settings = settings
         self._socket = socket.create_server(("127.0.0.1", 0))
         self.port = self._socket.getsockname()[1]
+        self.patrol = Patrol(ConnectionLimits.of(settings))
         config = uvicorn.Config(
-            create_app(settings), log_config=None, loop="uvloop", http="httptools", ws="none"
+            create_app(settings),
+            log_config=None,
+            loop="uvloop",
+            http=partial(GuardedProtocol, patrol=self.patrol),
+            ws="none",
+            timeout_keep_alive=settings.keep_alive_seconds,
         )
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(

@@ -10,6 +10,7 @@ import pytest
 
 from app.api.arrays import SLICE_BYTES, read_array
 from app.domain.json_arrays import TOKENS_IN_A_TURN
+from app.settings import Settings
 
 MOST = 64 * SLICE_BYTES
 NUMBERS = json.dumps([0] * (SLICE_BYTES // 8))
@@ -25,7 +26,7 @@ async def _turns_of_others(body: bytes) -> int:
             await asyncio.sleep(0)
 
     meanwhile = asyncio.create_task(others())
-    assert await read_array(body, len, max_element_bytes=MOST)
+    assert await read_array(body, len, Settings(max_body_bytes=MOST))
     meanwhile.cancel()
     return turns
 
@@ -52,6 +53,6 @@ def test_a_large_element_is_read_beside_the_loop():
             return turned.wait(10)
 
         body = b'["' + b"x" * SLICE_BYTES + b'"]'
-        return await read_array(body, read, max_element_bytes=MOST)
+        return await read_array(body, read, Settings(max_body_bytes=MOST))
 
     assert asyncio.run(run()) == [True]

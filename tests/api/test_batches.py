@@ -8,8 +8,6 @@ import uuid
 import pytest
 import redis
 
-from app.api import arrays
-
 
 def post(web, value):
     data = value if isinstance(value, bytes) else json.dumps(value).encode()
@@ -125,7 +123,7 @@ def test_too_many_elements_are_sent_to_the_bulk_route(web):
 
 def test_too_many_bytes_are_sent_to_the_bulk_route_before_they_are_read(web):
     answer = web.ask(
-        "POST", "/documents/batch", b"[", {"Content-Length": str(arrays.MAX_BYTES + 1)}
+        "POST", "/documents/batch", b"[", {"Content-Length": str(web.settings.max_batch_bytes + 1)}
     )
     assert answer.status == 413
     assert "/documents/bulk" in answer.json["detail"]

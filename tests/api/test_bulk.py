@@ -11,7 +11,7 @@ import uuid
 
 import pytest
 
-from app.api import bulk, bulk_answers, upload
+from app.api import bulk_answers, upload
 from tests.acceptance.conftest import until
 from tests.api.test_batches import queued_documents
 
@@ -210,8 +210,8 @@ def test_an_upload_that_is_cut_off_says_how_much_was_taken(web):
     assert (batch(web, one)["accepted"], batch(web, one)["intake"]) == (5, "complete")
 
 
-def test_a_client_that_falls_silent_is_answered_with_the_count(web, monkeypatch):
-    monkeypatch.setattr(bulk, "IDLE_SECONDS", 0.5)
+def test_a_client_that_falls_silent_is_answered_with_the_count(serve, database_url, redis_url):
+    web = serve(database_url=database_url, redis_url=redis_url, upload_idle_seconds=0.5)
     stream = Stream(web, accept="application/json")
     stream.send(lines(3) + b'{"content": "half')
     assert stream.status() == 408

@@ -1,0 +1,307 @@
+"""Limits at the door: what comes too large, too slowly or too often is refused, and named."""
+
+from __future__ import annotations
+
+import json
+import resource
+import socket
+import threading
+import uuid
+
+import pytest
+
+from app.api import connections
+from app.api.connections import OWN_FILES, ConnectionLimits, within_files
+from app.settings import Settings
+from tests.acceptance.conftest import until
+
+DOCUMENT = b'{"content":"a"}'
+
+
+class Client:
+    """A connection on which a test sends what it likes."""
+
+    def __init__(self, web, receive_buffer=None):
+        self.socket = socket.socket()
+        self.socket.settimeout(20)
+        if receive_buffer:
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        self.socket.connect(("127.0.0.1", web.port))
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.socket.close()
+
+    def send(self, data):
+        self.socket.sendall(data)
+
+    def drip(self, data, stop):
+        """Send a byte each 50 ms until told to stop, or until nobody takes them."""
+
+        def run():
+            try:
+                for byte in data:
+                    if stop.wait(0.05):
+                        return
+                    self.socket.sendall(bytes([byte]))
+            except OSError:
+                return
+
+        thread = threading.Thread(target=run, daemon=True)
+        thread.start()
+        return thread
+
+    def answer(self):
+        """Return status and problem code of the next answer; None when it is closed without."""
+        head = b""
+        try:
+            while b"\r\n\r\n" not in head:
+                if not (piece := self.socket.recv(65536)):
+                    return None
+                head += piece
+            head, _, body = head.partition(b"\r\n\r\n")
+            length = next(
+                int(line.split(b":")[1])
+                for line in head.lower().split(b"\r\n")
+                if line.startswith(b"content-length")
+            )
+            while len(body) < length and (piece := self.socket.recv(65536)):
+                body += piece
+        except ConnectionResetError:
+            return None
+        return int(head.split()[1]), json.loads(body).get("code")
+
+
+def head(body_length, path="/documents", more=""):
+    return (
+        f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {body_length}\r\n{more}\r\n"
+    ).encode()
+
+
+@pytest.fixture
+def quick(serve, database_url, redis_url, monkeypatch):
+    """A server that waits for half a second only, and looks often."""
+    monkeypatch.setattr(connections, "ROUND_SECONDS", 0.05)
+    monkeypatch.setattr(connections, "LINGER_SECONDS", 0.2)
+    return serve(database_url=database_url, redis_url=redis_url, read_timeout_seconds=0.5)
+
+
+def test_a_head_that_drips_is_answered_408(quick):
+    stop = threading.Event()
+    with Client(quick) as client:
+        thread = client.drip(head(2) * 10, stop)
+        assert client.answer() == (408, "request_timeout")
+        stop.set()
+        thread.join(5)
+
+
+def test_a_head_that_drips_behind_an_answered_request_is_too(quick):
+    stop = threading.Event()
+    with Client(quick) as client:
+        client.send(head(len(DOCUMENT)) + DOCUMENT)
+        assert client.answer() == (202, None)
+        thread = client.drip(head(2) * 10, stop)
+        assert client.answer() == (408, "request_timeout")
+        stop.set()
+        thread.join(5)
+
+
+def test_a_connection_on_which_nothing_comes_is_closed(quick):
+    with Client(quick) as client:
+        assert client.answer() is None
+
+
+@pytest.mark.parametrize("path", ["/documents", "/documents/batch", "/v1/event", "/destinations"])
+def test_a_body_that_drips_is_answered_408_and_keeps_nothing(quick, path):
+    stop = threading.Event()
+    with Client(quick) as client:
+        client.send(head(1_000, path, "Content-Type: application/json\r\n"))
+        thread = client.drip(b" " * 1_000, stop)
+        assert client.answer() == (408, "request_timeout")
+        stop.set()
+        thread.join(5)
+    assert quick.queued() == {}
+
+
+def test_a_body_that_is_slow_but_not_too_slow_is_taken(serve, database_url, redis_url, monkeypatch):
+    monkeypatch.setattr(connections, "ROUND_SECONDS", 0.05)
+    web = serve(
+        database_url=database_url,
+        redis_url=redis_url,
+        read_timeout_seconds=0.3,
+        min_body_bytes_per_second=5,
+    )
+    body = DOCUMENT + b" " * 15
+    with Client(web) as client:
+        client.send(head(len(body)))
+        client.drip(body, threading.Event()).join(20)
+        assert client.answer() == (202, None)
+
+
+def test_an_upload_may_drip(quick):
+    body = b'{"content":"a"}\n{"content":"b"}\n'
+    with Client(quick) as client:
+        client.send(head(len(body), "/documents/bulk"))
+        client.drip(body, threading.Event()).join(20)
+        assert client.answer() == (202, None)
+
+
+def test_who_does_not_read_an_answer_is_let_go(quick):
+    # Repeated in the answer, which is more than the buffers of both ends hold.
+    text = json.dumps({"content": "a" * 8_000_000}).encode()
+    with Client(quick, receive_buffer=4096) as client:
+        client.send(head(len(text)) + text)
+        assert until(lambda: [one for one in quick.patrol._connections if one.flow.write_paused], 9)
+        assert until(lambda: not quick.patrol._connections, 9)
+
+
+@pytest.mark.parametrize(
+    ("request_line", "more", "code"),
+    [
+        ("GET /healthz?" + "a" * 8_192, "", (414, "url_too_long")),
+        ("GET /healthz", "X: " + "a" * 40_000, (431, "header_too_large")),
+        ("GET /healthz", "\r\n".join(f"X{n}: a" for n in range(5_000)), (431, "header_too_large")),
+        ("NO", "", (400, "http_invalid")),
+    ],
+)
+def test_a_head_beyond_its_bounds_is_refused(web, request_line, more, code):
+    with Client(web) as client:
+        client.send(f"{request_line} HTTP/1.1\r\nHost: x\r\n{more}\r\n\r\n".encode())
+        assert client.answer() == code
+
+
+@pytest.mark.parametrize("begin", [b"GET / HTTP/1.1\r\nX: ", b"GET /", b""])
+def test_a_head_without_end_is_refused_before_it_fills_the_memory(web, begin):
+    with Client(web) as client:
+        client.send(begin)
+        piece = b"a" * 1_000 if begin else b"\r\n" * 500
+        try:
+            for _ in range(1_000):
+                client.send(piece)
+        except OSError:
+            return
+        pytest.fail("a megabyte of a head was taken")
+
+
+def test_trailers_without_end_are_refused(web):
+    with Client(web) as client:
+        client.send(b"POST /documents HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n")
+        client.send(b"f\r\n" + DOCUMENT + b"\r\n0\r\n")
+        try:
+            for _ in range(1_000):
+                client.send(b"X: " + b"a" * 1_000 + b"\r\n")
+        except OSError:
+            assert web.queued() == {}
+            return
+        pytest.fail("a megabyte of trailers was taken")
+
+
+def test_a_large_body_behind_a_small_head_is_no_large_head(web):
+    text = json.dumps({"content": "a" * 9_000}).encode()
+    with Client(web) as client:
+        client.send((head(len(text)) + text) * 20)
+        for _ in range(20):
+            assert client.answer() == (202, None)
+
+
+def test_idle_connections_make_room_for_others(serve, database_url, redis_url):
+    web = serve(database_url=database_url, redis_url=redis_url, max_connections=10)
+    idle = [Client(web) for _ in range(10)]
+    for client in idle:
+        client.send(head(len(DOCUMENT)) + DOCUMENT)
+        assert client.answer() == (202, None)
+    assert web.post({"content": "b"}).status == 202
+    assert idle[0].answer() is None
+    idle[9].send(head(len(DOCUMENT)) + DOCUMENT)
+    assert idle[9].answer() == (202, None)
+    for client in idle:
+        client.socket.close()
+
+
+def test_where_none_is_idle_one_more_is_refused(serve, database_url, redis_url):
+    web = serve(database_url=database_url, redis_url=redis_url, max_connections=10)
+    busy = [Client(web) for _ in range(10)]
+    for client in busy:
+        client.send(head(len(DOCUMENT)))
+    assert until(lambda: not any(one.idle for one in list(web.patrol._connections)), 5)
+    with Client(web) as client:
+        assert client.answer() == (503, "too_many_connections")
+    for client in busy:
+        client.send(DOCUMENT)
+        assert client.answer() == (202, None)
+        client.socket.close()
+
+
+def test_ten_thousand_idle_connections_disturb_nobody(serve, database_url, redis_url):
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    # Both ends of each are in this process.
+    count = min(10_000, (hard - 500) // 2)
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    idle = []
+    try:
+        web = serve(database_url=database_url, redis_url=redis_url, max_connections=count + 10)
+        idle += (socket.create_connection(("127.0.0.1", web.port)) for _ in range(count))
+        assert until(lambda: len(web.patrol._connections) == count, 10)
+        for _ in range(50):
+            assert web.post({"content": "a"}).status == 202
+        assert len(web.patrol._connections) >= count
+    finally:
+        for one in idle:
+            one.close()
+        until(lambda: len(web.patrol._connections) < 10, 20)
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+def test_connections_fit_the_file_limit():
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    limits = ConnectionLimits.of(Settings(max_connections=1_000_000))
+    try:
+        assert within_files(limits).connections == min(1_000_000, hard - OWN_FILES)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+@pytest.mark.parametrize(
+    ("fields", "pointer"),
+    [
+        ({"topics": ["a", "b", "c"]}, "/topics"),
+        ({"keys": ["a", "b", "c"]}, "/keys"),
+        ({"attributes": {"a": [1, 2, 3, 4]}}, "/attributes"),
+        ({"attributes": {"a": {"b": {"c": 1}}}}, "/attributes"),
+    ],
+)
+@pytest.mark.parametrize("path", ["/documents", "/documents/batch", "/documents/bulk"])
+def test_an_installation_may_allow_less(serve, database_url, redis_url, path, fields, pointer):
+    web = serve(
+        database_url=database_url,
+        redis_url=redis_url,
+        max_topics=2,
+        max_keys=2,
+        max_attributes=4,
+        max_depth=2,
+    )
+    fitting = {"content": "a", "topics": ["a"] * 2, "attributes": {"a": {"b": 1}, "c": 2, "d": 3}}
+    assert _post(web, path, fitting).status == 202
+    answer = _post(web, path, {"content": "a", "id": str(uuid.uuid4()), **fields})
+    assert answer.status == 422
+    assert pointer in answer.body.decode()
+
+
+def _post(web, path, document):
+    body = [document] if path.endswith("batch") else document
+    return web.ask("POST", path, json.dumps(body).encode() + b"\n")
+
+
+def test_a_batch_keeps_its_own_limits(serve, database_url, redis_url):
+    web = serve(
+        database_url=database_url, redis_url=redis_url, max_batch_bytes=2_000, max_batch_documents=2
+    )
+    for path in ("/documents/batch", "/v1/batch"):
+        many = web.ask("POST", path, json.dumps([{"content": "a"}] * 3).encode())
+        assert (many.status, many.json["code"]) == (413, "batch_too_long")
+        large = web.ask("POST", path, json.dumps([{"content": "a" * 2_000}]).encode())
+        assert (large.status, large.json["code"]) == (413, "body_too_large")
