@@ -14,8 +14,9 @@ import structlog
 from app.domain.errors import DocyardError
 from app.logs import configure_logging
 from app.settings import load_settings
+from app.supervision.children import SILENT_SECONDS
+from app.supervision.pulse import Pulse, end_without_parent
 from worker.main import KINDS, make_broker
-from worker.supervisor import PARENT_PIPE
 
 LOG = structlog.get_logger(__name__)
 DRAIN_MS = 20_000
@@ -42,7 +43,9 @@ def main() -> int:
 
     signal.signal(signal.SIGTERM, on_signal)
     signal.signal(signal.SIGINT, on_signal)
-    _stop_without_parent(stop)
+    end_without_parent(stop.set)
+    # Collectors have a watch of their own, which uses the same thread in C.
+    Pulse(hung_seconds=None if kind == "collectors" else SILENT_SECONDS).beat_on_thread(stop)
     try:
         settings = load_settings()
         configure_logging(settings)
@@ -59,20 +62,6 @@ def main() -> int:
     broker.close()
     LOG.info("child.stopped", kind=kind)
     return 0
-
-
-def _stop_without_parent(stop: threading.Event) -> None:
-    """Stop when the supervisor's end of the pipe closes, however it died (D5)."""
-    pipe = os.environ.get(PARENT_PIPE)
-    if pipe is None:
-        return
-
-    def watch() -> None:
-        while os.read(int(pipe), 1):
-            pass
-        stop.set()
-
-    threading.Thread(target=watch, name="parent", daemon=True).start()
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ names the document.
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import selectors
 import subprocess
@@ -21,6 +22,8 @@ from app.domain.predictions import Prediction
 
 ANSWER_SECONDS = 10.0
 START_SECONDS = 30.0
+OVERTIME_SECONDS = 20.0
+"""Of a child that nobody has killed for its silence: its parent is gone."""
 
 
 class Poison(str):
@@ -91,12 +94,16 @@ def main() -> None:
     from worker.classification import load_classifier  # noqa: PLC0415  (only in the child)
 
     # What libraries print must not come between the answers.
+    faulthandler.dump_traceback_later(START_SECONDS + OVERTIME_SECONDS, exit=True)
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     classifier = load_classifier(Path(sys.argv[1]))
     answers.write(b"ready\n")
     answers.flush()
-    for line in sys.stdin.buffer:
+    faulthandler.cancel_dump_traceback_later()
+    for line in iter(sys.stdin.buffer.readline, b""):
+        # Where the parent was killed nobody else ends a text that never does.
+        faulthandler.dump_traceback_later(ANSWER_SECONDS + OVERTIME_SECONDS, exit=True)
         try:
             prediction = classifier.classify([orjson.loads(line)])[0]
             answer = {
@@ -108,6 +115,7 @@ def main() -> None:
             answer = {"error": f"{type(error).__name__}: {error}"[:500]}
         answers.write(orjson.dumps(answer) + b"\n")
         answers.flush()
+        faulthandler.cancel_dump_traceback_later()
 
 
 if __name__ == "__main__":

@@ -208,6 +208,7 @@ def _add_delivery(
     from worker.pump import Pump, PumpOptions  # noqa: PLC0415
 
     pump = Pump(engine, bell, PumpOptions.of(settings))
+    broker.parts["pump"] = pump.silent_seconds
     register_delivery(broker, partial(deliver, DeliveryResources(engine=engine, pump=pump)))
     return Part(start=pump.start, stop=pump.stop)
 

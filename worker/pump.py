@@ -7,11 +7,13 @@ hanging destinations cost sockets, not threads.
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import resource
 import secrets
 import socket
 import threading
+import time
 import uuid
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Future
@@ -140,6 +142,7 @@ class Pump:
         self._stop: asyncio.Event
         self._parts: HolderParts
         self._stop_by: float | None = None
+        self._turned_at: float | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
     # From any thread
@@ -161,8 +164,14 @@ class Pump:
 
     @property
     def alive(self) -> bool:
-        """Whether the thread runs; a process whose pump is dead should end."""
+        """Whether the thread runs."""
         return self._thread.is_alive()
+
+    def silent_seconds(self) -> float:
+        """Return for how long the loop has not turned; a process whose pump is dead should end."""
+        if not self._thread.is_alive():
+            return 0.0 if self._stopping or not self._ready.done() else math.inf
+        return 0.0 if self._turned_at is None else time.monotonic() - self._turned_at
 
     @property
     def held(self) -> int:
@@ -293,6 +302,7 @@ class Pump:
         """Say when the loop is late: everything on it then is."""
         while True:
             began_at = self._loop.time()
+            self._turned_at = time.monotonic()
             await asyncio.sleep(LAG_EVERY_SECONDS)
             lag = self._loop.time() - began_at - LAG_EVERY_SECONDS
             if lag > LAG_SECONDS:

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import errno
-import os
 import socket
-from functools import partial
 from typing import Annotated
 
 import typer
 
 from app.domain.errors import SettingsInvalid
 from app.extensions import load_event_model
-from app.settings import Settings, environment_with, load_settings
+from app.settings import Settings, load_settings
 
-SHUTDOWN_SECONDS = 20
 BACKLOG = 2048
 
 
@@ -52,39 +49,16 @@ def bind(settings: Settings) -> socket.socket:
 
 def run(settings: Settings, listening: socket.socket) -> None:
     """Serve on an open socket, with as many processes as the settings say."""
-    import uvicorn  # noqa: PLC0415  (slow, only for this command)
-    from uvicorn.supervisors import Multiprocess  # noqa: PLC0415  (likewise)
-
-    from app.api.connections import (  # noqa: PLC0415  (likewise)
-        ConnectionLimits,
-        GuardedProtocol,
-        Patrol,
-        within_files,
-    )
-    from app.logs import configure_logging  # noqa: PLC0415  (likewise)
+    from app.logs import configure_logging  # noqa: PLC0415  (slow, only for this command)
 
     configure_logging(settings)
-    limits = within_files(ConnectionLimits.of(settings))
-    # Processes of their own read the settings from the environment.
-    os.environ.update(environment_with(settings))
-    config = uvicorn.Config(
-        "app.main:create_app",
-        factory=True,
-        loop="uvloop",
-        http=partial(GuardedProtocol, patrol=Patrol(limits)),  # type: ignore[arg-type]  # makes one
-        ws="none",
-        workers=settings.web_concurrency,
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        proxy_headers=False,
-        timeout_keep_alive=settings.keep_alive_seconds,
-        timeout_graceful_shutdown=SHUTDOWN_SECONDS,
-    )
-    server = uvicorn.Server(config)
     if settings.web_concurrency == 1:
-        server.run(sockets=[listening])
-        if not server.started:
-            raise typer.Exit(3)
+        from app.cli.web_server import serve_on  # noqa: PLC0415  (likewise)
+
+        code = serve_on(settings, listening)
     else:
-        Multiprocess(config, sockets=[listening]).run()
+        from app.cli.web_supervisor import supervise  # noqa: PLC0415  (likewise)
+
+        code = supervise(settings, listening)
+    if code:
+        raise typer.Exit(code)

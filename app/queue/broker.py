@@ -55,6 +55,7 @@ class HardenedBroker(RedisBroker):
         held: per queue, the ids that this process really has: waiting for a thread, being worked
             on or delayed. What Redis believes it has beyond these is put back (S1, S3).
         seen: per queue, when its consumer last came by; a silent one means a broken process.
+        parts: what else must work, with the seconds for which it has been silent.
     """
 
     def __init__(
@@ -79,6 +80,7 @@ class HardenedBroker(RedisBroker):
         self.poll_seconds = poll_seconds
         self.held: defaultdict[str, set[str]] = defaultdict(set)
         self.seen: dict[str, float] = {}
+        self.parts: dict[str, Callable[[], float]] = {}
         self._wake = WakeListener(client, namespace)
         _renew_identity_after_fork(self)
 

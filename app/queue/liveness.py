@@ -67,7 +67,8 @@ class Watchdog(Middleware):
     def broken(self, broker: HardenedBroker, worker: Worker) -> list[str]:
         """Return the queues whose consumer thread is dead or has not come by for too long.
 
-        And "worker" for each working thread that is dead: the queues go on filling it.
+        And "worker" for each working thread that is dead: the queues go on filling it. And each
+        other part of the process that says how long it has been silent.
         """
         now = self._clock()
         consumers = [
@@ -75,7 +76,8 @@ class Watchdog(Middleware):
             for queue, thread in worker.consumers.items()
             if not thread.is_alive() or now - broker.seen.get(queue, now) > self._silent_seconds
         ]
-        return consumers + ["worker" for thread in worker.workers if not thread.is_alive()]
+        parts = [name for name, silent in broker.parts.items() if silent() > self._silent_seconds]
+        return parts + consumers + ["worker" for thread in worker.workers if not thread.is_alive()]
 
 
 class TerminateOnce(Middleware):

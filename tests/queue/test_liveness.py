@@ -16,7 +16,8 @@ def thread(*, alive=True):
 def parts(*, seen, dead=(), dead_workers=0):
     consumers = {queue: thread(alive=queue not in dead) for queue in seen}
     workers = [thread(), *(thread(alive=False) for _ in range(dead_workers))]
-    return SimpleNamespace(seen=seen), SimpleNamespace(consumers=consumers, workers=workers)
+    broker = SimpleNamespace(seen=seen, parts={})
+    return broker, SimpleNamespace(consumers=consumers, workers=workers)
 
 
 def test_dead_and_silent_consumers_and_dead_workers_are_found():
@@ -25,6 +26,15 @@ def test_dead_and_silent_consumers_and_dead_workers_are_found():
     assert watchdog.broken(*parts(seen=seen, dead=["dead"])) == ["dead", "silent"]
     assert watchdog.broken(*parts(seen={"fine": 90.0}, dead_workers=1)) == ["worker"]
     assert watchdog.broken(*parts(seen={"fine": 90.0})) == []
+
+
+def test_a_pump_that_is_silent_is_found_like_a_consumer():
+    watchdog = Watchdog(silent_seconds=60, clock=lambda: 100.0)
+    broker, worker = parts(seen={"fine": 90.0})
+    broker.parts["pump"] = lambda: 59.0
+    assert watchdog.broken(broker, worker) == []
+    broker.parts["pump"] = lambda: 61.0
+    assert watchdog.broken(broker, worker) == ["pump"]
 
 
 def watch(clock, *, seen):

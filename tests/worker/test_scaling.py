@@ -260,8 +260,8 @@ def test_children_are_added_and_let_go_as_asked():
         boss._scale("ingest", wanted, now)
         for child in boss._children:
             child.command = nap
-            boss._look_after(child, now)
-        boss._leaving = [one for one in boss._leaving if not boss._has_left(one, now)]
+            boss._nursery.look_after(child, now)
+        boss._leaving = [one for one in boss._leaving if not boss._nursery.has_left(one, now)]
         return boss._children, boss._leaving
 
     look(0.0, 1)

@@ -305,11 +305,11 @@ def test_a_dead_child_is_started_again():
     child.command = [sys.executable, "-S", "-c", "import time; time.sleep(60)"]
     child.pause_seconds = 0.0
     clock = iter(range(1_000))
-    supervisor._look_after(child, next(clock))
+    supervisor._nursery.look_after(child, next(clock))
     first = child.process
     os.kill(first.pid, signal.SIGKILL)
     first.wait()
-    assert until(lambda: supervisor._look_after(child, next(clock)) or child.process, 5)
+    assert until(lambda: supervisor._nursery.look_after(child, next(clock)) or child.process, 5)
     assert child.process.pid != first.pid
     assert supervisor._stop() == 0
     assert child.process.poll() is not None
