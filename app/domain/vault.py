@@ -7,10 +7,14 @@ is AES-128-CBC with HMAC-SHA256 and a fresh IV: who cannot read a value cannot c
 from __future__ import annotations
 
 from collections.abc import Sequence
-
-from cryptography.fernet import Fernet, InvalidToken, MultiFernet
+from contextlib import suppress
+from functools import cached_property
+from typing import TYPE_CHECKING
 
 from app.domain.errors import EncryptionKeyMissing, Undecryptable
+
+if TYPE_CHECKING:
+    from cryptography.fernet import Fernet
 
 SEALED = "fernet:"
 
@@ -24,12 +28,17 @@ class Vault:
         Args:
             keys: of ``encryption.normalised_key``; the newest first.
         """
-        fernets = [Fernet(key) for key in keys]
-        self._first = fernets[0] if fernets else None
-        self._all = MultiFernet(fernets) if fernets else None
+        self._keys = tuple(keys)
 
     def __bool__(self) -> bool:
-        return self._first is not None
+        return bool(self._keys)
+
+    @cached_property
+    def _fernets(self) -> list[Fernet]:
+        # Eight megabytes, which a process that encrypts nothing need not have.
+        from cryptography.fernet import Fernet  # noqa: PLC0415
+
+        return [Fernet(key) for key in self._keys]
 
     def seal(self, plain: str, pointer: str) -> str:
         """Encrypt what must not be stored plain.
@@ -41,9 +50,9 @@ class Vault:
         Raises:
             EncryptionKeyMissing: there is no key.
         """
-        if self._first is None:
+        if not self:
             raise EncryptionKeyMissing(pointer)
-        return SEALED + self._first.encrypt(plain.encode()).decode()
+        return SEALED + self._fernets[0].encrypt(plain.encode()).decode()
 
     def seal_if_able(self, plain: str) -> str:
         """Encrypt, or return the text as it is without a key."""
@@ -57,10 +66,12 @@ class Vault:
         """
         if not stored.startswith(SEALED):
             return stored
-        if self._all is None:
+        if not self:
             raise Undecryptable("it is encrypted, and ENCRYPTION_KEYS is not set here")
+        from cryptography.fernet import InvalidToken, MultiFernet  # noqa: PLC0415
+
         try:
-            return self._all.decrypt(stored.removeprefix(SEALED)).decode()
+            return MultiFernet(self._fernets).decrypt(stored.removeprefix(SEALED)).decode()
         except InvalidToken:
             raise Undecryptable("none of the keys in ENCRYPTION_KEYS fits") from None
 
@@ -71,11 +82,15 @@ class Vault:
             EncryptionKeyMissing: there is no key.
             Undecryptable: no key fits, or what is stored is damaged.
         """
-        if self._first is not None and stored.startswith(SEALED):
-            try:
-                self._first.decrypt(stored.removeprefix(SEALED))
-            except InvalidToken:
-                pass
-            else:
-                return stored
-        return self.seal(self.open(stored), "")
+        return stored if self._is_first(stored) else self.seal(self.open(stored), "")
+
+    def _is_first(self, stored: str) -> bool:
+        """Tell whether something is encrypted under the first key."""
+        if not (self and stored.startswith(SEALED)):
+            return False
+        from cryptography.fernet import InvalidToken  # noqa: PLC0415
+
+        with suppress(InvalidToken):
+            self._fernets[0].decrypt(stored.removeprefix(SEALED))
+            return True
+        return False

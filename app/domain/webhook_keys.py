@@ -10,12 +10,13 @@ from __future__ import annotations
 import base64
 import binascii
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import (
-    Ed25519PrivateKey,
-    Ed25519PublicKey,
-)
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import (
+        Ed25519PrivateKey,
+        Ed25519PublicKey,
+    )
 
 SECRET_PREFIX = "whsk_"  # noqa: S105  (a prefix, not a secret)
 PUBLIC_PREFIX = "whpk_"
@@ -38,6 +39,8 @@ class KeyPair:
 
 def new_key_pair() -> KeyPair:
     """Return a fresh pair."""
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey  # noqa: PLC0415  (see above)
+
     key = Ed25519PrivateKey.generate()
     public = key.public_key().public_bytes_raw()
     return KeyPair(
@@ -52,6 +55,8 @@ def decode_secret_key(text: str) -> Ed25519PrivateKey:
     Raises:
         ValueError: it is none, or its two halves do not belong together.
     """
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey  # noqa: PLC0415  (see above)
+
     raw = _decoded(text, SECRET_PREFIX, SEED_BYTES + PUBLIC_BYTES)
     key = Ed25519PrivateKey.from_private_bytes(raw[:SEED_BYTES])
     if key.public_key().public_bytes_raw() != raw[SEED_BYTES:]:
@@ -66,6 +71,8 @@ def decode_public_key(text: str) -> Ed25519PublicKey:
     Raises:
         ValueError: it is none.
     """
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey  # noqa: PLC0415  (see above)
+
     return Ed25519PublicKey.from_public_bytes(_decoded(text, PUBLIC_PREFIX, PUBLIC_BYTES))
 
 
@@ -76,6 +83,8 @@ def sign_with_secret_key(key: Ed25519PrivateKey, signed: bytes) -> str:
 
 def is_signed_by(key: Ed25519PublicKey, item: str, signed: bytes) -> bool:
     """Tell whether an item of ``webhook-signature`` is this key's."""
+    from cryptography.exceptions import InvalidSignature  # noqa: PLC0415  (see above)
+
     try:
         key.verify(base64.b64decode(item.removeprefix("v1a,"), validate=True), signed)
     except (InvalidSignature, binascii.Error, ValueError):
