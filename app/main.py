@@ -15,6 +15,7 @@ from app import __version__
 from app.api import (
     access,
     batches,
+    dead_letters,
     deliveries,
     delivery_records,
     destinations,
@@ -22,6 +23,7 @@ from app.api import (
     errors,
     health,
     operational_events,
+    rejected,
     replays,
     routes,
     schema,
@@ -87,6 +89,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         batches,
         destinations,
         operational_events,
+        rejected,
+        dead_letters,
         webhook_keys,
         health,
     ):

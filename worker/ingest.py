@@ -176,6 +176,7 @@ def _with_predictions(
                     document_id=document.id,
                     reason=str(answer),
                     body=document.as_sent(),
+                    stage="classifier",
                 )
             )
         else:

@@ -30,10 +30,12 @@ from app.queue.dead_letters import DeadLetter, move_dead_letters
 from app.queue.doorbell import Doorbell
 from app.queue.messages import FastEncoder
 from app.queue.names import COLLECT, DELIVER, LANES, QUESTIONS
+from app.queue.resubmit import documents_in
 from app.settings import Settings, load_settings
+from app.storage import dead_letters
+from app.storage.dead_letters import DeadMessage
 from app.storage.destinations import DestinationCache
 from app.storage.engine import make_engine, transaction
-from app.storage.rejected import DeadMessage, store_dead_letters
 from worker.actors import register_delivery, register_ingest
 from worker.classification import ModelHolder
 from worker.grouping import Grouping
@@ -240,8 +242,10 @@ def _sweeper(
 ) -> Part:
     def keep(letters: Sequence[DeadLetter]) -> None:
         with transaction(engine) as connection:
-            store_dead_letters(
-                connection, DEFAULT_TENANT, [DeadMessage(**one._asdict()) for one in letters]
+            dead_letters.store(
+                connection,
+                DEFAULT_TENANT,
+                [DeadMessage(**one._asdict(), documents=documents_in(one.body)) for one in letters],
             )
 
     def move() -> int:

@@ -10,7 +10,7 @@ import threading
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import structlog
 from redis import RedisError
@@ -32,6 +32,8 @@ from worker.router_host import Question
 LOG = structlog.get_logger(__name__)
 LOOK_EVERY_SECONDS = 1.0
 MOST_AT_ONCE = 200
+
+T = TypeVar("T")
 
 Ring = Callable[[int, Sequence[uuid.UUID]], object]
 """Rings the destinations of a tenant."""
@@ -175,10 +177,32 @@ class Replanner:
                 LOG.warning("replanning.failed", reason=str(error).splitlines()[0])
 
     def look(self) -> None:
-        """Plan what is due."""
+        """Plan what is due: together what nobody has taken, one by one what somebody had."""
+        self._in_transaction(
+            lambda connection: unplanned.drop_outdated(connection, DEFAULT_TENANT, limit=1_000)
+        )
+        self._plan_due(MOST_AT_ONCE, suspect=False)
+        aside = self._in_transaction(
+            lambda connection: unplanned.set_silent_aside(
+                connection, DEFAULT_TENANT, limit=MOST_AT_ONCE
+            ),
+            durable=True,
+        )
+        for document_id in aside:
+            LOG.error("document.set_aside", document=str(document_id), reason=unplanned.SILENT)
+        self._plan_due(1, suspect=True)
+
+    def _plan_due(self, at_once: int, *, suspect: bool) -> None:
+        def take(connection: Connection) -> list[UnplannedDocument]:
+            return unplanned.take_due(connection, DEFAULT_TENANT, limit=at_once, suspect=suspect)
+
         while not self._stopping.is_set():
-            with transaction(self._parts.engine, durable=False) as connection:
-                due = unplanned.take_due(connection, DEFAULT_TENANT, limit=MOST_AT_ONCE)
+            # On disk before anybody is asked, should that take more down than this process.
+            due = self._in_transaction(take, durable=suspect)
             plan(self._parts, DEFAULT_TENANT, due)
-            if len(due) < MOST_AT_ONCE:
+            if len(due) < at_once:
                 return
+
+    def _in_transaction(self, work: Callable[[Connection], T], *, durable: bool = False) -> T:
+        with transaction(self._parts.engine, durable=durable) as connection:
+            return work(connection)

@@ -20,6 +20,8 @@ COMMANDS = (
     "worker",
     "migrate",
     "reencrypt",
+    "rejected",
+    "dead-letters",
     "openapi",
     # a person does
     "up",
@@ -38,7 +40,12 @@ def commands(asked: str | None) -> typer.Typer:
     )
     cli.callback()(_docyard)
     for name in [asked] if asked in COMMANDS else COMMANDS:
-        cli.command(name)(getattr(importlib.import_module(f"app.cli.{name}"), str(name)))
+        variable = name.replace("-", "_")
+        command = getattr(importlib.import_module(f"app.cli.{variable}"), variable)
+        if isinstance(command, typer.Typer):
+            cli.add_typer(command, name=name)
+        else:
+            cli.command(name)(command)
     return cli
 
 

@@ -14,13 +14,16 @@
     │   └── HeadersInvalid
     ├── NotFound
     │   ├── BatchNotFound
+    │   ├── DeadLetterNotFound
     │   ├── DeliveryNotFound
     │   ├── DocumentNotFound
     │   ├── DestinationNotFound
+    │   ├── RejectedNotFound
     │   └── ReplayNotFound
     ├── Conflict
     │   ├── DeliveryNotReplayable
     │   ├── DestinationKeyTaken
+    │   ├── NotRetryable
     │   └── SecretsOverlap
     ├── Unavailable                 try again later; nothing was confirmed
     │   ├── QueueUnavailable
@@ -222,6 +225,26 @@ class DeliveryNotFound(NotFound):
         super().__init__(f"No delivery {delivery_id} is known.")
 
 
+class RejectedNotFound(NotFound):
+    """No document that was set aside has this id."""
+
+    code = "rejected_not_found"
+
+    def __init__(self, seq: int) -> None:
+        self.seq = seq
+        super().__init__(f"No document {seq} is set aside: it was retried, dropped or never was.")
+
+
+class DeadLetterNotFound(NotFound):
+    """No dead letter has this id."""
+
+    code = "dead_letter_not_found"
+
+    def __init__(self, message_id: str) -> None:
+        self.message_id = message_id
+        super().__init__(f"No dead letter {message_id} is kept.")
+
+
 class ReplayNotFound(NotFound):
     """No replay has this id."""
 
@@ -246,6 +269,16 @@ class DeliveryNotReplayable(Conflict):
     def __init__(self, reason: str) -> None:
         self.reason = reason
         super().__init__(f"This delivery cannot be replayed: {reason}.")
+
+
+class NotRetryable(Conflict):
+    """What was set aside cannot be put back to where it came from."""
+
+    code = "not_retryable"
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        super().__init__(f"This cannot be retried: {reason}. It stays where it is.")
 
 
 class DestinationKeyTaken(Conflict):

@@ -94,9 +94,11 @@ def apply(
     chunks = [chunk for chunk in chunks if chunk.chunk_id in claimed]
     if not chunks:
         return Applied(counts={}, destinations=())
+    _let_go_of_retried(connection, tenant_id, [one for one in chunks if claimed[one.chunk_id]])
     incoming = [document for chunk in chunks for document in chunk.documents]
     newest = newest_per_id(connection, tenant_id, incoming)
     winners, refused = _store(connection, newest, isolate=isolate)
+    created = sum(winner.inserted for winner in winners)
     buried = documents.bury(connection, tenant_id, [winner.id for winner in winners])
     winners = [winner for winner in winners if winner.id not in buried]
     superseded = deliveries.supersede(connection, tenant_id, winners)
@@ -116,6 +118,8 @@ def apply(
             Delta("documents.stored", sum(one.stored for one in counts.values())),
             Delta("documents.stale", sum(one.stale for one in counts.values())),
             Delta("documents.rejected", sum(one.rejected for one in counts.values())),
+            Delta("documents.created", created),
+            Delta("documents.removed", len(buried)),
             *tallies.counter_deltas("planned", planned),
             *tallies.counter_deltas("superseded", superseded),
         ],
@@ -134,6 +138,17 @@ def apply(
         destinations=sorted(tallies.per_destination(planned)),
         unplanned=undecided,
     )
+
+
+def _let_go_of_retried(
+    connection: Connection, tenant_id: int, retries: Sequence[ClassifiedChunk]
+) -> None:
+    """Remove from the rejected what is tried again here; should it fail again, it comes back."""
+    if not retries:
+        return
+    seqs = {one.seq for chunk in retries for one in chunk.documents}
+    seqs |= {one.seq for chunk in retries for one in chunk.rejections}
+    rejected.remove(connection, tenant_id, sorted(seqs))
 
 
 def is_unstorable(error: DBAPIError) -> bool:

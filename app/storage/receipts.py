@@ -44,10 +44,34 @@ def begin_tries(
     return {row.chunk_id: Try(row.tries, row.applied) for row in rows}
 
 
-def claim(connection: Connection, tenant_id: int, chunk_ids: Sequence[uuid.UUID]) -> set[uuid.UUID]:
+def announce_retry(
+    connection: Connection, tenant_id: int, chunk_id: uuid.UUID, *, apart: bool
+) -> None:
+    """Say of a chunk, before it is appended, that its documents were rejected before.
+
+    Args:
+        connection: within a transaction.
+        tenant_id: whose.
+        chunk_id: of the chunk to come.
+        apart: it has a try on its account already, so that it is classified in a child from the
+            start: its documents may kill the process that classifies them.
+    """
+    connection.execute(
+        text(
+            "INSERT INTO receipts (tenant_id, chunk_id, tries, retry)"
+            " VALUES (:tenant_id, :chunk_id, :tries, true)"
+        ),
+        {"tenant_id": tenant_id, "chunk_id": chunk_id, "tries": int(apart)},
+    )
+
+
+def claim(
+    connection: Connection, tenant_id: int, chunk_ids: Sequence[uuid.UUID]
+) -> dict[uuid.UUID, bool]:
     """Begin to apply chunks; return those that never were, which each is only once.
 
-    A twin that runs at the same time waits here for the first one's commit.
+    With each, whether it is a retry of rejected documents. A twin that runs at the same time waits
+    here for the first one's commit.
     """
     rows = connection.execute(
         text(
@@ -55,11 +79,11 @@ def claim(connection: Connection, tenant_id: int, chunk_ids: Sequence[uuid.UUID]
             " SELECT :tenant_id, chunk_id, 1, now()"
             " FROM unnest(CAST(:chunk_ids AS uuid[])) AS chunk_id ORDER BY chunk_id"
             " ON CONFLICT (tenant_id, chunk_id) DO UPDATE SET applied_at = now()"
-            " WHERE r.applied_at IS NULL RETURNING chunk_id"
+            " WHERE r.applied_at IS NULL RETURNING chunk_id, retry"
         ),
         {"tenant_id": tenant_id, "chunk_ids": list(chunk_ids)},
     )
-    return {row.chunk_id for row in rows}
+    return {row.chunk_id: row.retry for row in rows}
 
 
 def complete(

@@ -1,22 +1,59 @@
-"""Documents and queue messages that were set aside, with their bytes and the reason."""
+"""Documents that were set aside, with their bytes and the reason, until somebody decides.
+
+A row is counted as it comes and as it goes (``rejected.created``, ``rejected.removed``), so that
+one which vanishes is missed (``app.storage.ledger``).
+"""
 
 from __future__ import annotations
 
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
 
 from sqlalchemy import Connection, text
+
+from app.storage import counters
+from app.storage.counters import Delta
+
+Stage = Literal["ingest", "classifier", "router"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rejection:
-    """An accepted document that cannot be stored."""
+    """An accepted document that cannot be stored, or cannot be routed.
+
+    Attributes:
+        stage: where it failed; one that fails in the ``router`` is stored.
+    """
 
     seq: int
     document_id: uuid.UUID | None
     reason: str
     body: bytes
+    stage: Stage = "ingest"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rejected:
+    """A document that was set aside.
+
+    Attributes:
+        seq: its order number, which names it.
+        size: bytes of its body.
+        body: JSON as it was accepted; None where only the rest was asked for.
+        retried_at: when it was last put back to the queue, where it then waits.
+    """
+
+    seq: int
+    document_id: uuid.UUID | None
+    stage: Stage
+    reason: str
+    size: int
+    rejected_at: datetime
+    retried_at: datetime | None
+    body: bytes | None = None
 
 
 def reject(
@@ -25,25 +62,45 @@ def reject(
     """Set documents aside; within the transaction that applies the rest of their chunk."""
     if not rejections:
         return
-    connection.execute(
+    ordered = sorted(rejections, key=lambda one: one.seq)
+    made = connection.execute(
         text(
             "INSERT INTO rejected_documents"
-            " (tenant_id, chunk_id, seq, document_id, reason, body)"
-            " VALUES (:tenant_id, :chunk_id, :seq, :document_id, :reason, :body)"
-            " ON CONFLICT DO NOTHING"
+            " (tenant_id, chunk_id, seq, document_id, reason, body, stage)"
+            " SELECT :tenant_id, :chunk_id, r.* FROM unnest(CAST(:seqs AS bigint[]),"
+            " CAST(:documents AS uuid[]), CAST(:reasons AS text[]), CAST(:bodies AS bytea[]),"
+            " CAST(:stages AS text[])) AS r ON CONFLICT DO NOTHING RETURNING 1"
         ),
-        [
-            {
-                "tenant_id": tenant_id,
-                "chunk_id": chunk_id,
-                "seq": rejection.seq,
-                "document_id": rejection.document_id,
-                "reason": rejection.reason.replace("\0", "\\0"),
-                "body": rejection.body,
-            }
-            for rejection in sorted(rejections, key=lambda one: one.seq)
-        ],
+        {
+            "tenant_id": tenant_id,
+            "chunk_id": chunk_id,
+            "seqs": [one.seq for one in ordered],
+            "documents": [one.document_id for one in ordered],
+            "reasons": [one.reason.replace("\0", "\\0") for one in ordered],
+            "bodies": [one.body for one in ordered],
+            "stages": [one.stage for one in ordered],
+        },
     )
+    counters.add(connection, tenant_id, [Delta("rejected.created", len(made.all()))])
+
+
+def remove(connection: Connection, tenant_id: int, seqs: Sequence[int]) -> list[int]:
+    """Let go of documents that were set aside; return those that were.
+
+    Because somebody dropped them, or because their retry is applied, in whose transaction this is:
+    until that commits they are kept here.
+    """
+    removed = connection.execute(
+        text(
+            "DELETE FROM rejected_documents r USING (SELECT seq FROM rejected_documents"
+            "  WHERE tenant_id = :tenant_id AND seq = ANY(:seqs) ORDER BY seq FOR UPDATE) mine"
+            " WHERE r.tenant_id = :tenant_id AND r.seq = mine.seq RETURNING r.seq"
+        ),
+        {"tenant_id": tenant_id, "seqs": list(seqs)},
+    )
+    found = [row.seq for row in removed]
+    counters.add(connection, tenant_id, [Delta("rejected.removed", len(found))])
+    return found
 
 
 def reason_of(connection: Connection, tenant_id: int, document_id: uuid.UUID) -> str | None:
@@ -58,35 +115,48 @@ def reason_of(connection: Connection, tenant_id: int, document_id: uuid.UUID) ->
     return reason
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DeadMessage:
-    """A queue message that was given up."""
-
-    message_id: str
-    queue: str
-    body: bytes
-    reason: str | None
+_SHOWN = "seq, document_id, stage, reason, length(body) AS size, rejected_at, retried_at"
 
 
-def store_dead_letters(
-    connection: Connection, tenant_id: int, messages: Sequence[DeadMessage]
-) -> None:
-    """Keep dead letters; a message that is already kept stays as it is."""
-    if not messages:
-        return
+def list_page(
+    connection: Connection,
+    tenant_id: int,
+    *,
+    limit: int,
+    after: int | None = None,
+    document_id: uuid.UUID | None = None,
+) -> list[Rejected]:
+    """Return what was set aside, without bodies, what was accepted last first."""
+    rows = connection.execute(
+        text(
+            f"SELECT {_SHOWN} FROM rejected_documents WHERE tenant_id = :tenant_id"  # noqa: S608  (constants only)
+            " AND (CAST(:after AS bigint) IS NULL OR seq < :after)"
+            " AND (CAST(:document_id AS uuid) IS NULL OR document_id = :document_id)"
+            " ORDER BY seq DESC LIMIT :limit"
+        ),
+        {"tenant_id": tenant_id, "after": after, "document_id": document_id, "limit": limit},
+    )
+    return [Rejected(**row._asdict()) for row in rows]
+
+
+def get(connection: Connection, tenant_id: int, seq: int, *, lock: bool = False) -> Rejected | None:
+    """Return one with its body, or None."""
+    row = connection.execute(
+        text(
+            f"SELECT {_SHOWN}, body FROM rejected_documents WHERE tenant_id = :tenant_id"  # noqa: S608  (constants only)
+            f" AND seq = :seq{' FOR UPDATE' if lock else ''}"
+        ),
+        {"tenant_id": tenant_id, "seq": seq},
+    ).one_or_none()
+    return None if row is None else Rejected(**row._asdict())
+
+
+def mark_retried(connection: Connection, tenant_id: int, seq: int, chunk_id: uuid.UUID) -> None:
+    """Note that a document goes back to the queue, in which chunk."""
     connection.execute(
         text(
-            "INSERT INTO dead_letters (tenant_id, message_id, queue, body, reason)"
-            " VALUES (:tenant_id, :message_id, :queue, :body, :reason) ON CONFLICT DO NOTHING"
+            "UPDATE rejected_documents SET retried_at = now(), chunk_id = :chunk_id"
+            " WHERE tenant_id = :tenant_id AND seq = :seq"
         ),
-        [
-            {
-                "tenant_id": tenant_id,
-                "message_id": message.message_id,
-                "queue": message.queue,
-                "body": message.body,
-                "reason": message.reason.replace("\0", "\\0") if message.reason else None,
-            }
-            for message in messages
-        ],
+        {"tenant_id": tenant_id, "seq": seq, "chunk_id": chunk_id},
     )

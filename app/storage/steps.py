@@ -13,7 +13,8 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection, text
 
-from app.storage import tallies
+from app.storage import counters, tallies
+from app.storage.counters import Delta
 from app.storage.deliveries import DeliveryKey
 from app.storage.tallies import Owner
 
@@ -121,7 +122,8 @@ def begin(
     if len(steps) < len(calls):
         mine = [row.number for row in connection.execute(_INSERT_STEPS, values)]
         if mine:
-            connection.execute(_INSERT_DOCUMENTS, {**values, "mine": mine})
+            made = connection.execute(_INSERT_DOCUMENTS, {**values, "mine": mine}).rowcount
+            counters.add(connection, parent.tenant_id, [Delta("documents.created", made)])
             rows = connection.execute(_PLAN, {**values, "mine": mine})
             planned = [row.destination_id for row in rows]
             tally = Counter(Owner(one, None) for one in planned)

@@ -90,10 +90,16 @@ class Receipt(SQLModel, table=True):
     stale: int = Field(default=0, sa_type=Integer, sa_column_kwargs={"server_default": "0"})
     rejected: int = Field(default=0, sa_type=Integer, sa_column_kwargs={"server_default": "0"})
     planned: int = Field(default=0, sa_type=Integer, sa_column_kwargs={"server_default": "0"})
+    # Its documents were rejected before, and leave their place there when it is applied.
+    retry: bool = Field(default=False, sa_column_kwargs={"server_default": false()})
 
 
 class RejectedDocument(SQLModel, table=True):
-    """An accepted document that could not be stored, with its bytes and the reason."""
+    """An accepted document that could not be stored, with its bytes and the reason.
+
+    ``stage`` says where it failed: ``ingest``, ``classifier``, or ``router``. A document that could
+    not be routed is stored.
+    """
 
     __tablename__: ClassVar[str] = "rejected_documents"
 
@@ -104,10 +110,17 @@ class RejectedDocument(SQLModel, table=True):
     reason: str = Field(sa_type=Text)
     body: bytes = Field(sa_type=LargeBinary)
     rejected_at: datetime = Field(sa_type=Timestamp, sa_column_kwargs={"server_default": NOW})
+    stage: str = Field(
+        default="ingest", sa_type=Text, sa_column_kwargs={"server_default": text("'ingest'")}
+    )
+    retried_at: datetime | None = Field(default=None, sa_type=Timestamp)
 
 
 class UnplannedDocument(SQLModel, table=True):
-    """A stored document that is not routed yet; ``error`` says why the last try failed."""
+    """A stored document that is not routed yet; ``error`` says why the last try failed.
+
+    ``takes`` counts how often it was taken up since anybody last heard what came of it.
+    """
 
     __tablename__: ClassVar[str] = "unplanned_documents"
     __table_args__: ClassVar[tuple[Any, ...]] = (Index("unplanned_due", "tenant_id", "retry_at"),)
@@ -120,6 +133,7 @@ class UnplannedDocument(SQLModel, table=True):
     error: str | None = Field(default=None, sa_type=Text)
     created_at: datetime = Field(sa_type=Timestamp, sa_column_kwargs={"server_default": NOW})
     retry_at: datetime = Field(sa_type=Timestamp)
+    takes: int = Field(default=0, sa_type=SmallInteger, sa_column_kwargs={"server_default": "0"})
 
 
 class DeadLetter(SQLModel, table=True):
@@ -133,6 +147,7 @@ class DeadLetter(SQLModel, table=True):
     body: bytes = Field(sa_type=LargeBinary)
     reason: str | None = Field(default=None, sa_type=Text)
     died_at: datetime = Field(sa_type=Timestamp, sa_column_kwargs={"server_default": NOW})
+    documents: int = Field(default=0, sa_type=Integer, sa_column_kwargs={"server_default": "0"})
 
 
 class DestinationRow(SQLModel, table=True):
@@ -486,6 +501,17 @@ class Counter(SQLModel, table=True):
     destination_id: uuid.UUID = Field(primary_key=True)
     hour: datetime = Field(primary_key=True, sa_type=Timestamp)
     amount: int = Field(sa_type=BigInteger)
+
+
+class AcceptedMark(SQLModel, table=True):
+    """How many documents a lane of Redis had ever taken when that was last written down."""
+
+    __tablename__: ClassVar[str] = "accepted_marks"
+
+    tenant_id: int = Field(primary_key=True, sa_type=Integer)
+    lane: str = Field(primary_key=True, sa_type=Text)
+    accepted: int = Field(sa_type=BigInteger)
+    noted_at: datetime = Field(sa_type=Timestamp, sa_column_kwargs={"server_default": NOW})
 
 
 class BatchDelta(SQLModel, table=True):

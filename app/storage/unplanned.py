@@ -1,7 +1,9 @@
 """Documents that are stored and not routed yet: marked, read again, planned or put off.
 
 A mark is made in the transaction that stores the document, so that whatever happens next finds it.
-Who takes a mark up moves its ``retry_at`` ahead; should that process die, another takes it up then.
+Who takes a mark up moves its ``retry_at`` ahead and counts it (``takes``); should that process die,
+another takes it up then, by itself: it may be what killed the process. What was taken three times
+without a word is set aside (``app.storage.rejected``). An answer, even a failure, ends the count.
 """
 
 from __future__ import annotations
@@ -10,16 +12,23 @@ import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import Connection, text
+import orjson
+from sqlalchemy import Connection, Row, text
 
 from app.domain.predictions import Prediction
 from app.domain.routers import RoutedDocument
+from app.storage import rejected
+from app.storage.documents import OPTIONAL
+from app.storage.rejected import Rejection
 
 TAKEN_SECONDS = 60
 """How long a mark is left to who took it up."""
 FIRST_RETRY_SECONDS = 5
 LONGEST_RETRY_SECONDS = 300
+MOST_TAKES = 3
+SILENT = "the process that routed it died or hung, three times in a row"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +68,12 @@ class Waiting:
     retry_at: datetime
 
 
+_DOCUMENT = (
+    "o.id, o.version, o.content, o.topics, o.keys, o.delivery, o.priority, o.attributes,"
+    " o.created_at, o.updated_at, o.category, o.confidence, o.model_version"
+)
+
+
 def mark(connection: Connection, tenant_id: int, marks: Sequence[Mark]) -> None:
     """Mark documents within the transaction that stores them; the caller takes them up at once."""
     if not marks:
@@ -67,13 +82,13 @@ def mark(connection: Connection, tenant_id: int, marks: Sequence[Mark]) -> None:
     connection.execute(
         text(
             "INSERT INTO unplanned_documents AS u"
-            " (tenant_id, document_id, seq, batch_id, retry_at)"
-            " SELECT :tenant_id, marks.*, now() + make_interval(secs => :taken) FROM unnest("
+            " (tenant_id, document_id, seq, batch_id, takes, retry_at)"
+            " SELECT :tenant_id, marks.*, 1, now() + make_interval(secs => :taken) FROM unnest("
             "  CAST(:documents AS uuid[]), CAST(:seqs AS bigint[]), CAST(:batches AS uuid[]))"
             "  AS marks"
             " ON CONFLICT (tenant_id, document_id) DO UPDATE SET seq = EXCLUDED.seq,"
             " batch_id = EXCLUDED.batch_id, attempts = 0, error = NULL, created_at = now(),"
-            " retry_at = EXCLUDED.retry_at"
+            " takes = 1, retry_at = EXCLUDED.retry_at"
         ),
         {
             "tenant_id": tenant_id,
@@ -85,8 +100,22 @@ def mark(connection: Connection, tenant_id: int, marks: Sequence[Mark]) -> None:
     )
 
 
-def take_due(connection: Connection, tenant_id: int, *, limit: int) -> list[UnplannedDocument]:
-    """Take up documents whose time has come; drop marks whose document was deleted or replaced."""
+def mark_again(connection: Connection, tenant_id: int, document_id: uuid.UUID, seq: int) -> bool:
+    """Mark a document that was set aside; False when this version is not the stored one."""
+    made = connection.execute(
+        text(
+            "INSERT INTO unplanned_documents (tenant_id, document_id, seq, retry_at)"
+            " SELECT tenant_id, id, seq, now() FROM documents"
+            " WHERE tenant_id = :tenant_id AND id = :document_id AND seq = :seq FOR SHARE"
+            " ON CONFLICT DO NOTHING"
+        ),
+        {"tenant_id": tenant_id, "document_id": document_id, "seq": seq},
+    )
+    return bool(made.rowcount)
+
+
+def drop_outdated(connection: Connection, tenant_id: int, *, limit: int) -> None:
+    """Drop marks that are due and whose document was deleted or replaced."""
     connection.execute(
         text(
             "DELETE FROM unplanned_documents u WHERE u.tenant_id = :tenant_id"
@@ -98,29 +127,93 @@ def take_due(connection: Connection, tenant_id: int, *, limit: int) -> list[Unpl
         ),
         {"tenant_id": tenant_id, "limit": limit},
     )
+
+
+def take_due(
+    connection: Connection, tenant_id: int, *, limit: int, suspect: bool = False
+) -> list[UnplannedDocument]:
+    """Take up documents whose time has come.
+
+    Args:
+        connection: within a transaction that commits before anybody is asked.
+        tenant_id: whose.
+        limit: how many at most.
+        suspect: those that were taken before without a word of what came of it, or the others.
+    """
     rows = connection.execute(
         text(
-            "UPDATE unplanned_documents u SET retry_at = now() + make_interval(secs => :taken)"
-            " FROM (SELECT document_id FROM unplanned_documents WHERE tenant_id = :tenant_id"
-            "  AND retry_at <= now() ORDER BY retry_at LIMIT :limit FOR UPDATE SKIP LOCKED) due"
+            # Materialized: as the inner side of a join it would be run, and locked, once per row.
+            "WITH due AS MATERIALIZED (SELECT document_id FROM unplanned_documents"  # noqa: S608  (constants only)
+            "  WHERE tenant_id = :tenant_id AND retry_at <= now() AND (takes > 0) = :suspect"
+            "  AND takes < :most ORDER BY retry_at LIMIT :limit FOR UPDATE SKIP LOCKED)"
+            " UPDATE unplanned_documents u SET retry_at = now() + make_interval(secs => :taken),"
+            " takes = u.takes + 1 FROM due"
             " JOIN documents o ON o.tenant_id = :tenant_id AND o.id = due.document_id"
             " WHERE u.tenant_id = :tenant_id AND u.document_id = due.document_id AND u.seq = o.seq"
-            " RETURNING u.seq, u.batch_id, o.id, o.version, o.content, o.topics, o.keys,"
-            " o.delivery, o.priority, o.attributes, o.created_at, o.updated_at, o.category,"
-            " o.confidence, o.model_version"
+            f" RETURNING u.seq, u.batch_id, {_DOCUMENT}"
         ),
-        {"tenant_id": tenant_id, "taken": TAKEN_SECONDS, "limit": limit},
+        {
+            "tenant_id": tenant_id,
+            "taken": TAKEN_SECONDS,
+            "limit": limit,
+            "suspect": suspect,
+            "most": MOST_TAKES,
+        },
     )
-    return [
-        UnplannedDocument(
-            mark=Mark(document_id=row.id, seq=row.seq, batch_id=row.batch_id),
-            document=RoutedDocument.of(row),
-            prediction=None
-            if row.category is None
-            else Prediction(row.category, row.confidence, row.model_version),
+    return [_unplanned(row) for row in rows]
+
+
+def set_silent_aside(connection: Connection, tenant_id: int, *, limit: int) -> list[uuid.UUID]:
+    """Set aside what was taken too often without a word; return those documents.
+
+    They stay stored. Their rows are locked first, as in ``claim``.
+    """
+    rows = connection.execute(
+        text(
+            f"SELECT u.seq, u.batch_id, {_DOCUMENT} FROM unplanned_documents u"  # noqa: S608  (constants only)
+            " JOIN documents o ON o.tenant_id = :tenant_id AND o.id = u.document_id"
+            "  AND o.seq = u.seq"
+            " WHERE u.tenant_id = :tenant_id AND u.retry_at <= now() AND u.takes >= :most"
+            " ORDER BY o.id LIMIT :limit FOR SHARE OF o SKIP LOCKED"
+        ),
+        {"tenant_id": tenant_id, "limit": limit, "most": MOST_TAKES},
+    )
+    silent = {one.mark: one for one in map(_unplanned, rows)}
+    claimed = claim(connection, tenant_id, list(silent)) if silent else set()
+    mine = [one for mark, one in silent.items() if (mark.document_id, mark.seq) in claimed]
+    rejections = [
+        Rejection(
+            seq=one.mark.seq,
+            document_id=one.mark.document_id,
+            reason=SILENT,
+            body=_as_sent(one.document),
+            stage="router",
         )
-        for row in rows
+        for one in mine
     ]
+    # There is no chunk any more.
+    rejected.reject(connection, tenant_id, uuid.UUID(int=0), rejections)
+    return [one.mark.document_id for one in mine]
+
+
+def _as_sent(document: RoutedDocument) -> bytes:
+    fields = {
+        "id": document.id,
+        "content": document.content,
+        "version": document.version or None,
+        **{name: getattr(document, name) for name in OPTIONAL},
+    }
+    return orjson.dumps({name: value for name, value in fields.items() if value is not None})
+
+
+def _unplanned(row: Row[Any]) -> UnplannedDocument:
+    return UnplannedDocument(
+        mark=Mark(document_id=row.id, seq=row.seq, batch_id=row.batch_id),
+        document=RoutedDocument.of(row),
+        prediction=None
+        if row.category is None
+        else Prediction(row.category, row.confidence, row.model_version),
+    )
 
 
 def claim(
@@ -168,7 +261,7 @@ def put_off(connection: Connection, tenant_id: int, failures: Mapping[Mark, str]
     connection.execute(
         text(
             "UPDATE unplanned_documents u SET attempts = u.attempts + 1, error = f.error,"
-            " retry_at = now() + make_interval(secs => least(:longest,"
+            " takes = 0, retry_at = now() + make_interval(secs => least(:longest,"
             "  :first * power(2, least(u.attempts, 20))))"
             " FROM (SELECT u.document_id, u.seq, m.error FROM unplanned_documents u"
             "  JOIN unnest(CAST(:documents AS uuid[]), CAST(:seqs AS bigint[]),"

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 import uuid
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -22,6 +24,7 @@ from app.domain.signing import decode_secret
 from app.domain.vault import Vault
 from app.extensions import load_router
 from app.services import destinations
+from app.services.rejected import retry_rejected
 from app.settings import Settings
 from app.storage import documents, unregistered
 from app.storage.destinations import DestinationCache
@@ -178,6 +181,63 @@ def test_a_mark_whose_process_died_is_taken_up_by_another(engine, make_parts):
     replanner.start()
     assert until(lambda: len(routes(engine)) == 1, 20)
     replanner.stop()
+
+
+def test_a_document_that_kills_its_router_is_set_aside_and_the_others_go_through(
+    engine, make_parts
+):
+    """Each death leaves what was taken unanswered; the next one who takes it asks it alone."""
+    asked, deaths = [], []
+
+    class Died(BaseException):
+        pass
+
+    class Deadly:
+        def route(self, document, *_):
+            asked.append(document.content)
+            if document.content == "kills":
+                deaths.append(document.content)
+                raise Died
+            return []
+
+    def lifetime(work):
+        with suppress(Died):
+            work()
+        make_due(engine)
+
+    parts, planning, _ = make_parts(Deadly())
+    given = chunk("kills", "one", "two")
+    lifetime(lambda: ingest(parts, [given]))
+    replanner = Replanner(planning)
+    for _ in range(4):
+        lifetime(replanner.look)
+    assert len(deaths) == 3
+    assert {"one", "two"} < set(asked)
+    assert rows(engine, "SELECT count(*) FROM unplanned_documents") == [(0,)]
+    (row,) = rows(engine, "SELECT document_id, stage, reason, body FROM rejected_documents")
+    assert (str(row[0]), row[1]) == (given.documents[0]["id"], "router")
+    assert row[2] == "the process that routed it died or hung, three times in a row"
+    assert json.loads(row[3]) == given.documents[0]
+    # It is stored all the same, and can be routed once the router is mended.
+    assert rows(engine, "SELECT count(*) FROM documents") == [(3,)]
+    seq = rows(engine, "SELECT seq FROM rejected_documents")[0][0]
+    assert asyncio.run(retry_rejected(engine, None, "docyard", DEFAULT_TENANT, seq)) is None
+    assert rows(engine, "SELECT seq, takes FROM unplanned_documents") == [(seq, 0)]
+    assert rows(engine, "SELECT count(*) FROM rejected_documents") == [(0,)]
+
+
+def test_a_failure_of_the_router_is_an_answer_however_often(engine, make_parts):
+    class Failing:
+        def route(self, *_):
+            raise LookupError
+
+    parts, planning, _ = make_parts(Failing())
+    ingest(parts, [chunk("text")])
+    for _ in range(4):
+        make_due(engine)
+        Replanner(planning).look()
+    assert rows(engine, "SELECT attempts, takes FROM unplanned_documents") == [(5, 0)]
+    assert rows(engine, "SELECT count(*) FROM rejected_documents") == [(0,)]
 
 
 def test_two_who_plan_the_same_document_plan_it_once(engine, make_parts):

@@ -17,10 +17,10 @@ from sqlalchemy import text
 from app.domain.documents import DEFAULT_TENANT
 from app.domain.predictions import Prediction
 from app.queue.messages import Chunk
-from app.storage import attempt_days, rejected
+from app.storage import attempt_days, dead_letters
+from app.storage.dead_letters import DeadMessage
 from app.storage.destinations import DestinationCache
 from app.storage.engine import make_engine, transaction
-from app.storage.rejected import DeadMessage
 from tests.acceptance.conftest import until
 from worker import isolation
 from worker.classification import ModelHolder
@@ -295,7 +295,7 @@ def test_dead_letters_are_kept_once(engine):
     letter = DeadMessage(message_id="m", queue="q", body=b"x", reason="a\0b")
     for _ in range(2):
         with transaction(engine) as connection:
-            rejected.store_dead_letters(connection, DEFAULT_TENANT, [letter])
+            dead_letters.store(connection, DEFAULT_TENANT, [letter])
     assert rows(engine, "SELECT count(*), min(reason) FROM dead_letters") == [(1, "a\\0b")]
 
 

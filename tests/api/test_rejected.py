@@ -1,0 +1,207 @@
+"""What is set aside: kept, shown, tried again as the version that it was, and dropped."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import uuid
+from pathlib import Path
+
+import pytest
+import redis
+
+from app.domain.documents import DEFAULT_TENANT
+from app.queue.messages import Chunk, chunk_message
+from app.storage import dead_letters, rejected
+from app.storage.counters import totals
+from app.storage.dead_letters import DeadMessage
+from app.storage.destinations import DestinationCache
+from app.storage.engine import make_engine, transaction
+from app.storage.receipts import begin_tries
+from app.storage.rejected import Rejection
+from tests.worker.test_worker_parts import FakeModel, chunk, rows
+from worker.ingest import Ingest, ingest
+
+PROJECT = Path(__file__).parents[2]
+SEQ = 1_790_000_000_000_000
+
+
+@pytest.fixture
+def engine(database_url):
+    made = make_engine(database_url, application_name="test")
+    yield made
+    made.dispose()
+
+
+@pytest.fixture
+def parts(engine):
+    return Ingest(
+        engine=engine,
+        model=FakeModel(usable=False),
+        model_path=Path("nowhere"),
+        destinations=DestinationCache(),
+        ring=lambda *_: None,
+        stopping=threading.Event(),
+    )
+
+
+def refuse(engine, document, *, seq=SEQ, stage="ingest"):
+    rejection = Rejection(
+        seq=seq,
+        document_id=None,
+        reason="for the test",
+        body=json.dumps(document).encode(),
+        stage=stage,
+    )
+    with transaction(engine) as connection:
+        rejected.reject(connection, DEFAULT_TENANT, uuid.uuid4(), [rejection])
+
+
+def queued(web):
+    """Take what is queued, as the worker would."""
+    client = redis.Redis.from_url(web.settings.redis_url)
+    bodies = [json.loads(one) for one in client.hvals("docyard:ingest.msgs")]
+    counts = client.hget("docyard:queued", "ingest"), client.hget("docyard:accepted", "ingest")
+    client.delete("docyard:ingest", "docyard:ingest.msgs")
+    client.close()
+    chunks = [
+        Chunk(
+            tenant_id=one["kwargs"]["tenant_id"],
+            chunk_id=uuid.UUID(one["kwargs"]["chunk_id"]),
+            seq=one["kwargs"]["seq"],
+            documents=one["kwargs"]["documents"],
+        )
+        for one in bodies
+    ]
+    return chunks, tuple(int(one or 0) for one in counts)
+
+
+def kept(engine):
+    return rows(engine, "SELECT seq, reason FROM rejected_documents ORDER BY seq")
+
+
+def test_a_retried_document_stays_until_it_is_stored(web, engine, parts):
+    document = {"id": str(uuid.uuid4()), "content": "text"}
+    refuse(engine, document)
+    assert web.ask("POST", f"/rejected/{SEQ}/retry").status == 202
+    assert kept(engine) == [(SEQ, "for the test")]
+    assert web.ask("GET", f"/rejected/{SEQ}").json["retried_at"]
+    (again,), counts = queued(web)
+    assert counts == (1, 1)
+    assert (again.seq, again.documents) == (SEQ, [document])
+    ingest(parts, [again])
+    assert rows(engine, "SELECT seq, content FROM documents") == [(SEQ, "text")]
+    assert kept(engine) == []
+    with transaction(engine) as connection:
+        counters = totals(connection, DEFAULT_TENANT)
+    assert (counters["rejected.created"], counters["rejected.removed"]) == (1, 1)
+    assert web.ask("POST", f"/rejected/{SEQ}/retry").status == 404
+
+
+def test_a_retried_document_that_fails_again_stays_with_the_new_reason(web, engine, parts):
+    refuse(engine, {"id": str(uuid.uuid4()), "content": 7})
+    web.ask("POST", f"/rejected/{SEQ}/retry")
+    (again,), _ = queued(web)
+    ingest(parts, [again])
+    assert kept(engine) == [(SEQ, "cannot be read: TypeError: content is not a string")]
+    assert web.ask("GET", f"/rejected/{SEQ}").json["retried_at"] is None
+
+
+def test_what_the_classifier_died_of_is_retried_apart_from_the_start(web, engine):
+    refuse(engine, {"id": str(uuid.uuid4()), "content": "kills"}, stage="classifier")
+    web.ask("POST", f"/rejected/{SEQ}/retry")
+    (again,), _ = queued(web)
+    with transaction(engine) as connection:
+        tries = begin_tries(connection, DEFAULT_TENANT, [again.chunk_id])
+    assert tries[again.chunk_id].number == 2
+
+
+def test_a_retried_document_does_not_replace_a_newer_version(web, engine, parts):
+    document_id = str(uuid.uuid4())
+    refuse(engine, {"id": document_id, "content": "old"}, seq=SEQ - 1)
+    ingest(parts, [chunk({"id": document_id, "content": "new"})])
+    web.ask("POST", f"/rejected/{SEQ - 1}/retry")
+    ingest(parts, queued(web)[0])
+    assert rows(engine, "SELECT content FROM documents") == [("new",)]
+    assert rows(engine, "SELECT stale FROM receipts WHERE retry") == [(1,)]
+    assert kept(engine) == []
+
+
+def test_what_is_set_aside_is_listed_in_pages_shown_and_dropped(web, engine):
+    for number in range(3):
+        refuse(engine, {"id": "seven", "content": str(number)}, seq=SEQ + number)
+    first = web.ask("GET", "/rejected?limit=2")
+    assert [one["id"] for one in first.json["items"]] == [str(SEQ + 2), str(SEQ + 1)]
+    path = first.headers["link"].split(">")[0].removeprefix("<")
+    rest = web.ask("GET", path).json
+    assert ([one["id"] for one in rest["items"]], rest["next_cursor"]) == ([str(SEQ)], None)
+    shown = web.ask("GET", f"/rejected/{SEQ}").json
+    assert json.loads(shown["body"]) == {"id": "seven", "content": "0"}
+    assert web.ask("DELETE", f"/rejected/{SEQ}").status == 204
+    assert web.ask("DELETE", f"/rejected/{SEQ}").json["code"] == "rejected_not_found"
+    assert len(kept(engine)) == 2
+
+
+def bury(engine, body, message_id="m1"):
+    letter = DeadMessage(
+        message_id=message_id, queue="ingest", body=body, reason="Fault: no", documents=1
+    )
+    with transaction(engine) as connection:
+        dead_letters.store(connection, DEFAULT_TENANT, [letter])
+
+
+def test_a_dead_letter_goes_back_to_its_queue_and_counts_once(web, engine, parts):
+    made = chunk_message(
+        "ingest", DEFAULT_TENANT, [b'{"id":"%s","content":"x"}' % uuid.uuid4().hex.encode()]
+    )
+    bury(engine, made.head + str(SEQ).encode() + made.tail)
+    assert web.ask("GET", "/dead-letters").json["items"][0]["documents"] == 1
+    assert web.ask("POST", "/dead-letters/m1/retry").status == 202
+    (again,), counts = queued(web)
+    assert counts == (1, 0)  # it was accepted before
+    assert (again.chunk_id, again.seq) == (made.chunk_id, SEQ)
+    ingest(parts, [again])
+    ingest(parts, [again])
+    assert rows(engine, "SELECT count(*) FROM documents") == [(1,)]
+    assert web.ask("GET", "/dead-letters/m1").json["code"] == "dead_letter_not_found"
+
+
+def test_a_dead_letter_that_is_no_message_cannot_be_retried_only_dropped(web, engine):
+    bury(engine, b"\xff")
+    assert web.ask("GET", "/dead-letters/m1").json["body_base64"] == "/w=="
+    refused = web.ask("POST", "/dead-letters/m1/retry")
+    assert (refused.status, refused.json["code"]) == (409, "not_retryable")
+    assert web.ask("DELETE", "/dead-letters/m1").status == 204
+    assert rows(engine, "SELECT count(*) FROM dead_letters") == [(0,)]
+
+
+def test_the_same_from_the_command_line(web, engine):
+    for number in range(2):
+        refuse(engine, {"id": "seven", "content": str(number)}, seq=SEQ + number)
+    bury(engine, b"no message")
+
+    def run(*arguments):
+        return subprocess.run(
+            [sys.executable, "-m", "app", *arguments],
+            cwd=PROJECT,
+            env={
+                **os.environ,
+                "DATABASE_URL": web.settings.database_url,
+                "REDIS_URL": web.settings.redis_url,
+            },
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    assert run("rejected", "list").stdout.splitlines()[0].startswith(str(SEQ + 1))
+    assert json.loads(run("rejected", "show", str(SEQ)).stdout) == {"id": "seven", "content": "0"}
+    assert run("rejected", "drop", str(SEQ)).returncode == 0
+    assert run("rejected", "retry", "--all").stdout == f"{SEQ + 1} retried\n"
+    assert [one.seq for one in queued(web)[0]] == [SEQ + 1]
+    assert "ingest" in run("dead-letters", "list").stdout
+    refused = run("dead-letters", "retry", "m1")
+    assert (refused.returncode, "no message" in refused.stderr) == (1, True)
