@@ -22,6 +22,7 @@ from app.api import (
     documents,
     errors,
     health,
+    ledger,
     operational_events,
     rejected,
     replays,
@@ -91,6 +92,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         operational_events,
         rejected,
         dead_letters,
+        ledger,
         webhook_keys,
         health,
     ):

@@ -23,6 +23,7 @@ from sqlalchemy import Engine
 from app.domain.documents import DEFAULT_TENANT
 from app.extensions import load_collectors, load_router
 from app.logs import configure_logging
+from app.queue.accepted import read_accepted
 from app.queue.batches import forget_finished
 from app.queue.broker import HardenedBroker
 from app.queue.connection import connect
@@ -32,7 +33,7 @@ from app.queue.messages import FastEncoder
 from app.queue.names import COLLECT, DELIVER, LANES, QUESTIONS
 from app.queue.resubmit import documents_in
 from app.settings import Settings, load_settings
-from app.storage import dead_letters
+from app.storage import accepted, dead_letters
 from app.storage.dead_letters import DeadMessage
 from app.storage.destinations import DestinationCache
 from app.storage.engine import make_engine, transaction
@@ -254,5 +255,18 @@ def _sweeper(
     def forget(applied: Mapping[uuid.UUID, int]) -> None:
         forget_finished(client, broker.namespace, applied)
 
-    sweeper = Sweeper(engine, bell.ring_again, move, forget, attempts_retention_days=retention_days)
+    def note() -> None:
+        with transaction(engine) as connection:
+            accepted.note(
+                connection, DEFAULT_TENANT, partial(read_accepted, client, broker.namespace)
+            )
+
+    sweeper = Sweeper(
+        engine,
+        bell.ring_again,
+        move,
+        forget,
+        note_accepted=note,
+        attempts_retention_days=retention_days,
+    )
     return Part(start=sweeper.start, close=sweeper.stop)

@@ -56,6 +56,7 @@ class Sweeper:
         move_dead_letters: Callable[[], int],
         forget_batches: Callable[[Mapping[uuid.UUID, int]], object],
         *,
+        note_accepted: Callable[[], object] = lambda: None,
         attempts_retention_days: int,
     ) -> None:
         """Keep the parts.
@@ -66,12 +67,14 @@ class Sweeper:
             move_dead_letters: takes given-up messages from Redis to Postgres; returns how many.
             forget_batches: lets Redis forget batches that are finished, given how many documents
                 of each have been applied.
+            note_accepted: writes down what Redis has counted of the intake.
             attempts_retention_days: how long attempts and operational events are kept.
         """
         self._engine = engine
         self._ring = ring
         self._move_dead_letters = move_dead_letters
         self._forget_batches = forget_batches
+        self._note_accepted = note_accepted
         self._retention_days = attempts_retention_days
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="sweeper", daemon=True)
@@ -122,6 +125,7 @@ class Sweeper:
 
     def fold(self) -> None:
         """Add up what was counted since the last time."""
+        self._note_accepted()
         self._in_transaction(lambda connection: counters.fold(connection, DEFAULT_TENANT))
         applied = self._in_transaction(
             lambda connection: batches.applied(

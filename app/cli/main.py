@@ -20,6 +20,7 @@ COMMANDS = (
     "worker",
     "migrate",
     "reencrypt",
+    "verify",
     "rejected",
     "dead-letters",
     "openapi",

@@ -16,6 +16,8 @@ CONNECT_TIMEOUT_SECONDS = 5
 POOL_TIMEOUT_SECONDS = 10
 UNAVAILABLE_CLASSES = ("08", "57P", "53")
 """SQLSTATE: connection trouble, shutdown or crash, out of resources (a full disk is 53100)."""
+CANCELED = "57014"
+"""SQLSTATE of a statement that took longer than it may."""
 READ_ONLY = "25006"
 """A standby, or a primary that was demoted: it will be writable again."""
 
@@ -31,6 +33,13 @@ BEGIN_RELAXED = text(
     " set_config('lock_timeout', '10s', true),"
     " set_config('statement_timeout', '30s', true),"
     " set_config('synchronous_commit', 'off', true)"
+)
+
+# It reads much and compiles nothing that would be worth it.
+BEGIN_SNAPSHOT = text(
+    "SELECT set_config('idle_in_transaction_session_timeout', '30s', true),"
+    " set_config('lock_timeout', '10s', true), set_config('jit', 'off', true),"
+    " set_config('work_mem', '32MB', true), set_config('statement_timeout', :statement, true)"
 )
 
 
@@ -86,6 +95,36 @@ def transaction(engine: Engine, *, durable: bool = True) -> Iterator[Connection]
         with engine.begin() as connection:
             connection.execute(BEGIN if durable else BEGIN_RELAXED)
             yield connection
+    except PoolTimeout as error:
+        reason = "all connections are busy"
+        raise DatabaseUnavailable(reason) from error
+    except DBAPIError as error:
+        if is_unavailable(error):
+            raise DatabaseUnavailable(_first_line(error)) from error
+        raise
+
+
+@contextmanager
+def snapshot(engine: Engine, *, statement_seconds: float) -> Iterator[Connection]:
+    """Run one read-only REPEATABLE READ transaction: everything is read as of one moment.
+
+    Args:
+        engine: where to.
+        statement_seconds: longest statement; a longer one fails with SQLSTATE ``CANCELED``.
+
+    Raises:
+        DatabaseUnavailable: no connection, or it broke.
+    """
+    try:
+        with engine.connect() as plain:
+            connection = plain.execution_options(
+                isolation_level="REPEATABLE READ", postgresql_readonly=True
+            )
+            with connection.begin():
+                connection.execute(
+                    BEGIN_SNAPSHOT, {"statement": f"{int(statement_seconds * 1000)}ms"}
+                )
+                yield connection
     except PoolTimeout as error:
         reason = "all connections are busy"
         raise DatabaseUnavailable(reason) from error
