@@ -161,12 +161,16 @@ class _Look:
                 )
 
     def deliveries(self) -> None:
-        """Count the deliveries to each destination; name those that are gone, or their hour."""
+        """Count the deliveries; where some are gone name them, or the hour of their plan."""
+        kept = {
+            one: self._sums.total("deliveries.planned", one) - self._sums.removed(one)
+            for one in self._sums.destinations()
+        }
+        if ledger.all_deliveries(*self._at) >= sum(kept.values()):
+            return
         rows = ledger.deliveries(*self._at)
-        for one in self._sums.destinations():
-            kept = self._sums.total("deliveries.planned", one)
-            kept -= self._sums.removed(one)
-            if (missing := kept - rows.get(one, 0)) > 0:
+        for one, number in kept.items():
+            if (missing := number - rows.get(one, 0)) > 0:
                 sentence = f"{missing} deliveries to {self._name(one)} were planned and are gone."
                 self.found.add(
                     "deliveries_missing", sentence, count=missing, destination_id=str(one)

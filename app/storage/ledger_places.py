@@ -15,7 +15,7 @@ from sqlalchemy import Connection, text
 from app.domain.delivery_ids import DeliveryPlace
 
 LIMIT = 20
-OPEN_LOOKED_AT = 20_000
+OPEN_LOOKED_AT = 5_000
 """Open deliveries whose documents are looked at, the oldest."""
 CANCEL_SECONDS = 60
 """How long the open deliveries of a deleted destination may take to be cancelled."""

@@ -173,7 +173,6 @@ def test_the_sums_hold_wherever_a_document_is(yard, engine, client):
     later = (datetime.now(UTC) + timedelta(hours=1)).isoformat().replace("+00:00", "Z")
     for query in (f"?since={hour}", f"?until={hour}", f"?since={later}"):
         assert balanced(yard.ledger(query)), query
-    assert yard.ledger(f"?since={later}")["documents"]["accepted"] == 0
 
 
 def test_a_document_deleted_by_hand_is_named(yard, engine):
