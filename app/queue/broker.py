@@ -24,7 +24,7 @@ from dramatiq.errors import ConnectionClosed
 from dramatiq.middleware import Middleware
 from redis.exceptions import NoScriptError, RedisError
 
-from app.domain.identifiers import new_id
+from app.domain.identifiers import id_made_at, new_id
 from app.queue.connection import SERVER_ERRORS
 from app.queue.consumer import HardenedConsumer
 from app.queue.messages import document_count
@@ -94,11 +94,11 @@ class HardenedBroker(RedisBroker):
     ) -> dramatiq.Message[Any]:
         """Enqueue, as the stock broker does but for three things.
 
-        The id in Redis is a UUIDv7 (its age can be read), the documents are counted, and trouble
-        with Redis is Dramatiq's own error: the stock consumer thread dies of redis-py's while it
-        releases delayed messages (S2).
+        The id in Redis is a UUIDv7, whose age is that of the message and not of its last try; the
+        documents are counted; and trouble with Redis is Dramatiq's own error: the stock consumer
+        thread dies of redis-py's while it releases delayed messages (S2).
         """
-        redis_id = str(new_id())
+        redis_id = str(_id_as_old_as(message))
         message = message.copy(options={"redis_message_id": redis_id})
         if delay is not None:
             message = message.copy(
@@ -200,6 +200,14 @@ class HardenedBroker(RedisBroker):
         count = document_count(message)
         lane = q_name(message.queue_name)
         return ("HINCRBY", self.keys.queued, lane, count) if count else ()
+
+
+def _id_as_old_as(message: dramatiq.Message[Any]) -> uuid.UUID:
+    try:
+        return id_made_at(message.message_timestamp)
+    except (TypeError, OverflowError):
+        # Not by us; then it is as old as this try.
+        return new_id()
 
 
 def _renew_identity_after_fork(broker: HardenedBroker) -> None:
