@@ -14,10 +14,13 @@ from pydantic import BaseModel
 from sqlalchemy import Engine
 from starlette.concurrency import run_in_threadpool
 
-from app.api.parts import engine_of
+from app.api.parts import Parts, engine_of, parts_of
 from app.domain.documents import DEFAULT_TENANT
 from app.domain.errors import DocumentNotFound
+from app.queue.oldest import last_accepted_async
 from app.services.documents import delete_document, get_document
+from app.services.purging import purge_document
+from app.storage.purging import Purged
 from app.storage.tables import Document
 
 router = APIRouter(tags=["documents"])
@@ -72,6 +75,35 @@ async def read_document(
 def remove_document(document_id: uuid.UUID, engine: Annotated[Engine, Depends(engine_of)]) -> None:
     """Delete a document; open deliveries are cancelled, queued older copies stay out."""
     delete_document(engine, DEFAULT_TENANT, document_id)
+
+
+class PurgeOutput(BaseModel):
+    """How many rows were removed.
+
+    `documents` counts those as well that collectors called for while they had this one;
+    `dead_letters` those messages from which the document was taken.
+    """
+
+    documents: int
+    deliveries: int
+    attempts: int
+    rejected: int
+    dead_letters: int
+
+
+@router.post("/documents/{document_id}/purge", response_model=PurgeOutput)
+async def purge_everywhere(
+    document_id: uuid.UUID, parts: Annotated[Parts, Depends(parts_of)]
+) -> Purged:
+    """Remove a document everywhere: every version accepted until now, with all answers to it.
+
+    Also when it is only queued, set aside or deleted; what comes later under its id is a new
+    document.
+    """
+    accepted_until = await last_accepted_async(parts.redis, parts.settings.redis_namespace)
+    return await run_in_threadpool(
+        purge_document, parts.engine, DEFAULT_TENANT, document_id, accepted_until
+    )
 
 
 def wait_preference(prefer: str | None) -> int | None:

@@ -23,6 +23,7 @@ COMMANDS = (
     "verify",
     "rejected",
     "dead-letters",
+    "purge",
     "openapi",
     # a person does
     "up",

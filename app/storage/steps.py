@@ -167,12 +167,13 @@ _ENDED = text(
     " FROM (SELECT * FROM unnest(CAST(:documents AS uuid[]), CAST(:seqs AS bigint[]),"
     "  CAST(:destinations AS uuid[])) WITH ORDINALITY"
     "  AS n (document_id, seq, destination_id, place)) n"
-    " CROSS JOIN LATERAL (SELECT d.* FROM deliveries d WHERE d.tenant_id = :tenant_id"
+    " LEFT JOIN LATERAL (SELECT d.* FROM deliveries d WHERE d.tenant_id = :tenant_id"
     "  AND d.document_id = n.document_id AND d.seq = n.seq"
-    "  AND d.destination_id = n.destination_id AND d.generation = 0"
-    "  AND d.state NOT IN ('pending', 'held') LIMIT 1) d"
+    "  AND d.destination_id = n.destination_id AND d.generation = 0 LIMIT 1) d ON true"
     " LEFT JOIN delivery_results r ON r.tenant_id = d.tenant_id AND r.document_id = d.document_id"
     "  AND r.seq = d.seq AND r.destination_id = d.destination_id AND r.generation = d.generation"
+    # None at all: it was purged with its document.
+    " WHERE d.state IS NULL OR d.state NOT IN ('pending', 'held')"
 )
 _SETTLE = text(
     f"UPDATE delivery_steps SET state = :state, value = CAST(:value AS json), error = :error,"  # noqa: S608  (constants only)
@@ -212,11 +213,11 @@ def settle(connection: Connection, tenant_id: int, waiting: Sequence[Step]) -> l
     return ended
 
 
-def _ended(step: Step, state: str, value: str | None, error: str | None) -> Step:
+def _ended(step: Step, state: str | None, value: str | None, error: str | None) -> Step:
     # A delivered one with an error has a value that was too large to be kept.
     if state == "delivered" and error is None:
         return step._replace(state="done", value=value)
-    return step._replace(state="failed", error=error or f"its delivery was {state}")
+    return step._replace(state="failed", error=error or f"its delivery was {state or 'purged'}")
 
 
 _PARK = text(

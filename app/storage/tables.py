@@ -61,15 +61,29 @@ class Document(SQLModel, DocumentInput, table=True):  # type: ignore[misc]  # tw
 
 
 class Tombstone(SQLModel, table=True):
-    """What was deleted, and up to which order key; the upsert drops anything not newer."""
+    """What was deleted, and up to which order key; the upsert drops anything not newer.
+
+    A purge besides keeps out whatever was accepted up to ``purged_seq``, of any version, and is
+    repeated while ``purging`` (``app.storage.purging``).
+    """
 
     __tablename__: ClassVar[str] = "tombstones"
+    __table_args__: ClassVar[tuple[Any, ...]] = (
+        Index(
+            "tombstones_purging",
+            "tenant_id",
+            "document_id",
+            postgresql_where=text("purging"),
+        ),
+    )
 
     tenant_id: int = Field(primary_key=True, sa_type=Integer)
     document_id: uuid.UUID = Field(primary_key=True)
     version: int = Field(sa_type=BigInteger)
     seq: int = Field(sa_type=BigInteger)
     deleted_at: datetime = Field(sa_type=Timestamp, sa_column_kwargs={"server_default": NOW})
+    purged_seq: int | None = Field(default=None, sa_type=BigInteger)
+    purging: bool = Field(default=False, sa_column_kwargs={"server_default": false()})
 
 
 class Receipt(SQLModel, table=True):
@@ -447,6 +461,9 @@ class DeliveryStep(SQLModel, table=True):
     """A call that a collector made while it worked on a delivery, and what came of it."""
 
     __tablename__: ClassVar[str] = "delivery_steps"
+    __table_args__: ClassVar[tuple[Any, ...]] = (
+        Index("delivery_steps_child", "tenant_id", "child_document_id"),
+    )
 
     tenant_id: int = Field(primary_key=True, sa_type=Integer)
     document_id: uuid.UUID = Field(primary_key=True)
@@ -547,3 +564,19 @@ class Tick(SQLModel, table=True):
     tenant_id: int = Field(primary_key=True, sa_type=Integer)
     name: str = Field(primary_key=True, sa_type=Text)
     next_at: datetime = Field(sa_type=Timestamp)
+
+
+class RetentionWalk(SQLModel, table=True):
+    """How far retention is with one kind of row; ``cursor`` is behind the last one looked at.
+
+    NULL: a round begins. ``removed`` counts the rows of all rounds.
+    """
+
+    __tablename__: ClassVar[str] = "retention_walks"
+
+    tenant_id: int = Field(primary_key=True, sa_type=Integer)
+    name: str = Field(primary_key=True, sa_type=Text)
+    cursor: list[Any] | None = Field(default=None, sa_type=JSON(none_as_null=True))
+    next_at: datetime = Field(sa_type=Timestamp, sa_column_kwargs={"server_default": NOW})
+    finished_at: datetime | None = Field(default=None, sa_type=Timestamp)
+    removed: int = Field(default=0, sa_type=BigInteger, sa_column_kwargs={"server_default": "0"})
