@@ -17,10 +17,13 @@ from app.domain.documents import MAX_LABELS
 from app.domain.encryption import normalised_key
 from app.domain.errors import SettingsInvalid
 from app.domain.limits import MAX_ATTRIBUTES, DocumentLimits
+from app.domain.retention import Kept, RetentionPolicy
 from app.domain.text import MAX_DEPTH
 
 Durability = Literal["always", "everysec", "none", "unknown"]
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+Days = Annotated[int, Field(ge=0, le=3650)]
 
 DEFAULT_MODEL_PATH = Path(__file__).resolve().parent.parent / "models" / "artifact"
 
@@ -95,7 +98,27 @@ class Settings(BaseSettings):
     """How long a destination stays with a delivery process that has gone silent."""
 
     attempts_retention_days: Annotated[int, Field(ge=1, le=3650)] = 14
-    """Days for which attempts and operational events are kept."""
+    """Days for which attempts are kept."""
+    documents_retention_days: Days = 0
+    """Days behind its last update after which a document goes; 0 keeps for ever, here and below."""
+    deliveries_retention_days: Days = 90
+    """Days for which a delivery is kept that has ended."""
+    results_retention_days: Days = 0
+    """Days for which what collectors returned and called for is kept; 0: with its delivery."""
+    events_retention_days: Days = 14
+    """Days for which operational events are kept."""
+    rejected_retention_days: Days = 0
+    """Days for which documents are kept that could not be stored."""
+    batches_retention_days: Days = 90
+    """Days for which the counts of a batch are kept."""
+    replays_retention_days: Days = 90
+    """Days for which finished replays are kept."""
+    counters_retention_days: Days = 90
+    """Days for which counters are kept by the hour; older ones by the day."""
+    receipts_retention_days: Days = 14
+    """Days for which it is known which chunks were applied."""
+    tombstones_retention_days: Days = 90
+    """Days for which older copies of a deleted document are kept out."""
 
     router: str | None = None
     """``package.module:Class``, what chooses the destinations of documents."""
@@ -189,6 +212,16 @@ class Settings(BaseSettings):
             attributes=self.max_attributes,
             depth=self.max_depth,
         )
+
+    @property
+    def retention(self) -> RetentionPolicy:
+        """How long things are kept, attempts aside."""
+        days: dict[Kept, int] = {
+            # What was called for goes with what came of it.
+            kept: getattr(self, f"{Kept.RESULTS if kept is Kept.STEPS else kept}_retention_days")
+            for kept in Kept
+        }
+        return RetentionPolicy(days=days)
 
     @property
     def binds_loopback(self) -> bool:

@@ -31,6 +31,7 @@ from app.queue.dead_letters import DeadLetter, move_dead_letters
 from app.queue.doorbell import Doorbell
 from app.queue.messages import FastEncoder
 from app.queue.names import COLLECT, DELIVER, LANES, QUESTIONS
+from app.queue.oldest import queued_since
 from app.queue.resubmit import documents_in
 from app.settings import Settings, load_settings
 from app.storage import accepted, dead_letters
@@ -44,6 +45,7 @@ from worker.ingest import Ingest, ingest
 from worker.middleware import worker_middleware
 from worker.planning import Planning, Replanner
 from worker.previews import Preview, Previewer, preview
+from worker.retention import Retention
 from worker.router_host import RouterHost, TableRouter
 from worker.sweeper import Sweeper
 
@@ -125,7 +127,7 @@ def make_broker(settings: Settings, kinds: Sequence[Kind]) -> HardenedBroker:
     # The first is closed last.
     parts = [
         Part(close=engine.dispose),
-        _sweeper(broker, engine, bell, client, settings.attempts_retention_days),
+        _sweeper(broker, engine, bell, client, settings),
     ]
     if "ingest" in kinds:
         parts.append(_add_ingest(broker, settings, engine, bell))
@@ -239,7 +241,7 @@ def _sweeper(
     engine: Engine,
     bell: Doorbell,
     client: redis.Redis,
-    retention_days: int,
+    settings: Settings,
 ) -> Part:
     def keep(letters: Sequence[DeadLetter]) -> None:
         with transaction(engine) as connection:
@@ -261,12 +263,16 @@ def _sweeper(
                 connection, DEFAULT_TENANT, partial(read_accepted, client, broker.namespace)
             )
 
+    retention = Retention(
+        engine, settings.retention, partial(queued_since, client, broker.namespace)
+    )
     sweeper = Sweeper(
         engine,
         bell.ring_again,
         move,
         forget,
+        retention.tick,
         note_accepted=note,
-        attempts_retention_days=retention_days,
+        attempts_retention_days=settings.attempts_retention_days,
     )
     return Part(start=sweeper.start, close=sweeper.stop)

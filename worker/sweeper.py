@@ -10,7 +10,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import TypeVar
 
 import structlog
@@ -26,7 +26,6 @@ from app.storage import (
     counters,
     deliveries,
     holds,
-    operational_events,
     replays,
     ticks,
 )
@@ -41,6 +40,7 @@ FOLD_EVERY_SECONDS = 5.0
 DEAD_LETTERS_EVERY_SECONDS = 5.0
 LONGEST_MOVE_SECONDS = 0.5
 RETAIN_EVERY_SECONDS = 60.0
+REMOVE_EVERY_SECONDS = 1.0
 REPLAY_EVERY_SECONDS = 1.0
 REPLAY_SECONDS = 0.5
 """Spent on replays at a time; the rest of the sweep waits meanwhile."""
@@ -55,6 +55,7 @@ class Sweeper:
         ring: Ring,
         move_dead_letters: Callable[[], int],
         forget_batches: Callable[[Mapping[uuid.UUID, int]], object],
+        remove_old: Callable[[], object],
         *,
         note_accepted: Callable[[], object] = lambda: None,
         attempts_retention_days: int,
@@ -67,13 +68,15 @@ class Sweeper:
             move_dead_letters: takes given-up messages from Redis to Postgres; returns how many.
             forget_batches: lets Redis forget batches that are finished, given how many documents
                 of each have been applied.
+            remove_old: removes what is kept too long, for a moment (``worker.retention``).
             note_accepted: writes down what Redis has counted of the intake.
-            attempts_retention_days: how long attempts and operational events are kept.
+            attempts_retention_days: how long attempts are kept, whose days go whole.
         """
         self._engine = engine
         self._ring = ring
         self._move_dead_letters = move_dead_letters
         self._forget_batches = forget_batches
+        self._remove_old = remove_old
         self._note_accepted = note_accepted
         self._retention_days = attempts_retention_days
         self._stopping = threading.Event()
@@ -109,6 +112,8 @@ class Sweeper:
             LOG.error("dead_letters.moved", messages=moved)
         if self._turn("retain", RETAIN_EVERY_SECONDS):
             self.retain()
+        if self._turn("remove", REMOVE_EVERY_SECONDS):
+            self._remove_old()
 
     def sweep(self) -> None:
         """Hold, resume and cancel as destinations are configured now; ring those that wait."""
@@ -168,11 +173,6 @@ class Sweeper:
             LOG.info(
                 "attempts.days", made=[str(day) for day in made], dropped=[str(d) for d in dropped]
             )
-        self._in_transaction(
-            lambda connection: operational_events.drop_old(
-                connection, DEFAULT_TENANT, today - timedelta(days=days)
-            )
-        )
 
     def _turn(self, name: str, every_seconds: float) -> bool:
         return self._in_transaction(

@@ -12,7 +12,7 @@ import uuid
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import datetime
 from typing import Any
 
 import orjson
@@ -239,28 +239,6 @@ def _subscribers(connection: Connection, tenant_id: int) -> list[tuple[uuid.UUID
         {"tenant_id": tenant_id},
     )
     return [(row.id, row.events) for row in rows]
-
-
-def drop_old(connection: Connection, tenant_id: int, oldest: date, *, limit: int = 5_000) -> int:
-    """Delete events of before a day, a piece at a time; return how many.
-
-    Those that somebody has yet to get stay.
-    """
-    return connection.execute(
-        text(
-            "DELETE FROM operational_events WHERE tenant_id = :tenant_id AND id = ANY(ARRAY("
-            " SELECT e.id FROM operational_events e WHERE e.tenant_id = :tenant_id"
-            "  AND e.created_at < :oldest AND NOT EXISTS (SELECT 1 FROM deliveries d"
-            "   WHERE d.tenant_id = :tenant_id AND d.document_id = e.id"
-            "   AND d.state IN ('pending', 'held'))"
-            "  ORDER BY e.id LIMIT :limit))"
-        ),
-        {
-            "tenant_id": tenant_id,
-            "oldest": datetime.combine(oldest, datetime.min.time(), UTC),
-            "limit": limit,
-        },
-    ).rowcount
 
 
 def list_page(

@@ -72,8 +72,14 @@ _PLAN = text(
     " CROSS JOIN LATERAL (SELECT * FROM deliveries d WHERE d.tenant_id = :tenant_id"
     "  AND d.document_id = r.document_id AND d.seq = r.seq"
     "  AND d.destination_id = r.destination_id ORDER BY d.generation DESC LIMIT 1) d"
-    " WHERE d.state NOT IN ('pending', 'held')"
+    " WHERE d.state NOT IN ('pending', 'held') AND (d.event_type IS NOT NULL"
+    "  OR EXISTS (SELECT 1 FROM documents o WHERE o.tenant_id = :tenant_id"
+    "   AND o.id = d.document_id AND o.seq = d.seq))"
     " ON CONFLICT DO NOTHING RETURNING document_id, seq, destination_id, generation"
+)
+_LOCK_DOCUMENTS = text(
+    "SELECT id FROM documents WHERE tenant_id = :tenant_id"
+    " AND id = ANY(CAST(:documents AS uuid[])) ORDER BY id FOR SHARE"
 )
 
 
@@ -100,11 +106,14 @@ def plan(
 ) -> list[DeliveryPlace]:
     """Plan deliveries anew, whichever of them may be (``facts_of``); return the new ones.
 
-    Somebody else who plans the same one at this moment wins, or this one does; never both.
+    Somebody else who plans the same one at this moment wins, or this one does; never both. The
+    documents are locked first, so that none goes, by deletion or retention, whose delivery is open.
     """
     if not places:
         return []
-    rows = connection.execute(_PLAN, _parameters(tenant_id, places))
+    values = _parameters(tenant_id, places)
+    connection.execute(_LOCK_DOCUMENTS, values)
+    rows = connection.execute(_PLAN, values)
     planned = [DeliveryPlace(*row) for row in rows]
     tally = Counter(Owner(one.destination_id, None) for one in planned)
     tallies.add(connection, tenant_id, [("planned", tally)])

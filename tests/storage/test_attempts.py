@@ -15,9 +15,11 @@ from app.domain.deliveries import AttemptRecord, DeliveryState, OutcomeKind
 from app.domain.delivery_ids import DeliveryPlace
 from app.domain.documents import DEFAULT_TENANT
 from app.domain.operational_events import OperationalEventType
+from app.domain.retention import Kept
 from app.storage import attempt_days, attempts, operational_events
 from app.storage.deliveries import DeliveryKey, DeliveryResult
 from app.storage.engine import transaction
+from app.storage.retention import STEPS
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
 TODAY = NOW.date()
@@ -177,7 +179,7 @@ def test_making_days_blocks_nobody_who_writes(engine):
         assert days(engine, TODAY + timedelta(1)) == [TODAY + timedelta(4)]
 
 
-def test_events_are_kept_as_long_unless_somebody_has_yet_to_get_them(engine, make_target):
+def test_events_go_unless_somebody_has_yet_to_get_them(engine, make_target):
     subject = make_target("subject")
     with transaction(engine) as connection:
         for n in range(2):
@@ -191,8 +193,8 @@ def test_events_are_kept_as_long_unless_somebody_has_yet_to_get_them(engine, mak
             if n == 0:
                 make_target("subscriber", events=["*"])
         # The second one waits for the subscriber.
-        tomorrow = datetime.now(UTC).date() + timedelta(1)
+        tomorrow = datetime.now(UTC) + timedelta(1)
     with transaction(engine) as connection:
-        dropped = operational_events.drop_old(connection, DEFAULT_TENANT, tomorrow)
+        dropped = STEPS[Kept.EVENTS](connection, DEFAULT_TENANT, tomorrow, None).removed
         left = operational_events.list_page(connection, DEFAULT_TENANT, limit=10)
     assert (dropped, [one.data["n"] for one in left]) == (1, [1])

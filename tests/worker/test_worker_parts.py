@@ -280,6 +280,7 @@ def test_the_sweeper_rings_what_waits_and_takes_turns(engine, make_parts):
             lambda _, ids: rung.extend(ids),
             lambda: 0,
             lambda _: None,
+            lambda: 0,
             attempts_retention_days=14,
         )
         for _ in range(2)
