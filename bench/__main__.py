@@ -36,6 +36,7 @@ from bench.parts import (
     lanes,
     latency,
     memory,
+    retention,
     scaling,
     stored,
     throttled,
@@ -58,6 +59,7 @@ PARTS: Mapping[str, Callable[[Run], PartResult]] = {
     "fairness": fairness.measure,
     "throttled": throttled.measure,
     "growth": growth.measure,
+    "retention": retention.measure,
 }
 """In the order in which they run and stand in the table."""
 

@@ -35,6 +35,8 @@ class Scale:
         classified: documents classified in a round.
         idle: single documents on an idle system.
         deliveries: in a round, to all receivers together.
+        retained: old documents that retention removes.
+        pairs: of turns with and without that.
     """
 
     rounds: int
@@ -50,6 +52,8 @@ class Scale:
     classified: int
     idle: int
     deliveries: int
+    retained: int
+    pairs: int
 
 
 FULL = Scale(
@@ -66,6 +70,8 @@ FULL = Scale(
     classified=10_240,
     idle=60,
     deliveries=20_000,
+    retained=500_000,
+    pairs=10,
 )
 SHORT = Scale(
     rounds=1,
@@ -81,6 +87,8 @@ SHORT = Scale(
     classified=2_560,
     idle=10,
     deliveries=2_000,
+    retained=100_000,
+    pairs=2,
 )
 
 

@@ -18,6 +18,7 @@ from app.domain.deliveries import DeliveryState
 from app.domain.delivery_ids import DeliveryPlace
 from app.domain.documents import accepted_at
 from app.domain.predictions import Prediction
+from app.domain.retention import Kept
 from app.storage import (
     attempts,
     batches,
@@ -27,8 +28,11 @@ from app.storage import (
     delivery_search,
     destinations,
     documents,
+    purging,
     receipts,
+    removal,
     replays,
+    retention,
     ticks,
 )
 from app.storage.deliveries import DeliveryKey, DeliveryResult, PlannedDelivery
@@ -127,7 +131,32 @@ def _cancel(connection: Connection, world: World) -> object:
     return deliveries.cancel_of_deleted_destinations(connection, TENANT)
 
 
+def _retain(kept: Kept) -> Call:
+    """Return a piece of retention, of rows that lie far behind any limit."""
+    return lambda connection, _: retention.STEPS[kept](connection, TENANT, datetime.now(UTC), None)
+
+
+def _remove(connection: Connection, world: World) -> object:
+    ids = [one for one, _ in world.stored]
+    return removal.remove_deliveries_of(
+        connection, TENANT, ids, last_seq=time.time_ns(), limit=CHUNK
+    )
+
+
+RETENTION: Mapping[str, Call] = {
+    **{f"retention of {kept}": _retain(kept) for kept in Kept},
+    "remove the deliveries of 500 documents": _remove,
+    "purge a document": lambda connection, world: purging.purge(
+        connection, TENANT, world.stored[0][0], time.time_ns() // 1000
+    ),
+    "repeat a purge": lambda connection, _: purging.repeat(
+        connection, TENANT, datetime.now(UTC), None
+    ),
+}
+"""What the sweeper removes, a piece each, and purges."""
+
 STATEMENTS: Mapping[str, Call] = {
+    **RETENTION,
     "upsert of 500 new documents": _upsert_new,
     "upsert of 500 stored documents": _upsert_stored,
     "bury": lambda connection, world: documents.bury(

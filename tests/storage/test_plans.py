@@ -13,16 +13,16 @@ from bench.world import make_world
 LARGE = ("documents", "deliveries", "tombstones", "receipts", "counters", "batch_counts")
 """Grow with the documents. The others stay small: destinations, leases, deltas between folds."""
 ENTERED_BY = {
-    "documents_pkey": "id = ",
-    "deliveries_pkey": "document_id = ",
-    "deliveries_fresh": "destination_id = ",
-    "deliveries_retry": "destination_id = ",
-    "deliveries_accepted": "(seq ",
-    "deliveries_undelivered": "state = ",
-    "tombstones_pkey": "document_id = ",
-    "receipts_pkey": "chunk_id = ",
-    "counters_pkey": "name = ",
-    "batch_counts_pkey": "batch_id = ",
+    "documents_pkey": ("id = ", "id > "),
+    "deliveries_pkey": ("document_id = ",),
+    "deliveries_fresh": ("destination_id = ",),
+    "deliveries_retry": ("destination_id = ",),
+    "deliveries_accepted": ("(seq ", "ROW(seq, "),
+    "deliveries_undelivered": ("state = ",),
+    "tombstones_pkey": ("document_id = ", "document_id > "),
+    "receipts_pkey": ("chunk_id = ", "chunk_id < "),
+    "counters_pkey": ("name = ", "ROW(name, "),
+    "batch_counts_pkey": ("batch_id = ", "batch_id > "),
 }
 """What must be known besides the tenant: without it an index is read from end to end as well."""
 
@@ -59,4 +59,5 @@ def test_no_large_table_is_read_from_end_to_end(large, name):
     for one in explained:
         for scan in one.scans():
             assert scan.source not in LARGE or scan.kind != "Seq Scan", one.statement
-            assert ENTERED_BY.get(scan.source, "") in scan.condition, one.statement
+            known = ENTERED_BY.get(scan.source, ("",))
+            assert any(one in scan.condition for one in known), explained
