@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
 import structlog
@@ -26,8 +26,10 @@ REST_SECONDS = 60.0
 LONG_REST_SECONDS = 3600.0
 TABLES = frozenset({Kept.DOCUMENTS, Kept.TOMBSTONES, Kept.COUNTERS, Kept.RESULTS, Kept.STEPS})
 """Walked along keys that do not rise with time, so a round reads all of the table."""
-TICK_SECONDS = 0.2
-"""Spent on removing in a tick."""
+BUSY_SECONDS = 0.1
+"""Spent on removing in a tick while documents are coming in: a tenth of one core at most."""
+IDLE_SECONDS = 0.5
+IDLE_BEHIND = timedelta(seconds=1)
 
 PURGES = "purges"
 PURGES_REPEAT = timedelta(minutes=15)
@@ -36,6 +38,13 @@ PURGES_REPEAT = timedelta(minutes=15)
 T = TypeVar("T")
 Step = Callable[[Connection, Cursor | None], Piece]
 QueuedSince = Callable[[], datetime | None]
+
+
+def seconds_beside(since: datetime | None) -> float:
+    """Return how long a tick may take beside a queue whose oldest document is so old."""
+    if since is not None and datetime.now(UTC) - since < IDLE_BEHIND:
+        return IDLE_SECONDS
+    return BUSY_SECONDS
 
 
 class Retention:
@@ -55,15 +64,20 @@ class Retention:
         self._queued_since = queued_since
         self._names = [PURGES, *(kept.value for kept in policy.limited)]
 
-    def tick(self, *, seconds: float = TICK_SECONDS) -> int:
-        """Remove for so long at most, ages counted from the head of the queue; return how many."""
-        until = time.monotonic() + seconds
+    def tick(self, *, seconds: float | None = None) -> int:
+        """Remove what is too old by the clock of the queue; return how many.
+
+        Args:
+            seconds: to spend at most; None: as many as ``seconds_beside`` the queue.
+        """
         due = self._in_transaction(
             lambda connection: retention_walks.due(connection, DEFAULT_TENANT, self._names)
         )
         if not due:
             return 0
-        steps = self._steps()
+        since = self._queued_since()
+        steps = self._steps(since)
+        until = time.monotonic() + (seconds_beside(since) if seconds is None else seconds)
         removed = 0
         for name in due:
             removed += self._walk(name, steps.get(name), until)
@@ -71,9 +85,8 @@ class Retention:
                 break
         return removed
 
-    def _steps(self) -> dict[str, Step]:
+    def _steps(self, since: datetime | None) -> dict[str, Step]:
         """Return what each walk does now; nothing while the age of the queue is unknown."""
-        since = self._queued_since()
         if since is None:
             LOG.info("retention.waits", reason="it cannot be told how old the queue is")
             return {}

@@ -124,6 +124,12 @@ def test_purges_are_repeated_by_the_tick(engine, run):
     assert run("SELECT purging FROM tombstones") == [(False,)]
 
 
+def test_a_tick_is_short_while_documents_wait():
+    assert retention.seconds_beside(datetime.now(UTC)) == retention.IDLE_SECONDS
+    for since in (datetime.now(UTC) - 2 * retention.IDLE_BEHIND, None):
+        assert retention.seconds_beside(since) == retention.BUSY_SECONDS < retention.IDLE_SECONDS
+
+
 def test_every_kind_has_a_setting_and_a_step():
     assert set(Settings().retention.days) == set(Kept) == set(retention.retention.STEPS)
     assert Settings().retention.days[Kept.DOCUMENTS] == 0
