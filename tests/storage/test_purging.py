@@ -135,9 +135,11 @@ def test_what_was_accepted_before_stays_out_and_what_comes_later_is_new(
     assert run("SELECT version FROM documents") == [(4,)]
 
 
-def test_a_document_that_is_only_queued_is_kept_out(run, purge, make_document, store):
+def test_a_document_that_is_only_queued_is_kept_out(engine, run, purge, make_document, store):
     queued = make_document(version=9)
     assert purge(queued.id, queued.seq) == Purged()
+    with transaction(engine) as connection:
+        assert documents.upsert(connection, [queued]) == []
     store(queued)
     assert run("SELECT 1 FROM documents") == []
 
