@@ -49,7 +49,7 @@ REPLAY_SECONDS = 0.5
 class Sweeper:
     """Does the periodic work whenever it is this process's turn."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  (a chore each)
         self,
         engine: Engine,
         ring: Ring,
