@@ -8,11 +8,13 @@ VENV ?= .venv
 PY = $(VENV)/bin/python
 SETUP = @VENV="$(VENV)" PYTHON="$(PYTHON)" sh scripts/setup.sh
 
+FUZZ_CASES ?= 20000
+
 LOCK = $(PY) -m piptools compile --quiet --strip-extras --no-header --no-emit-index-url \
 	--no-emit-find-links --no-emit-trusted-host --allow-unsafe
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up demo listen status logs reset test chaos check fmt bench migrate lock clean \
+.PHONY: help setup up demo listen status logs reset test chaos fuzz check fmt bench migrate lock clean \
 	runtime development
 
 help: ## List the targets
@@ -47,6 +49,9 @@ test: development ## Run all tests on a real Postgres and Valkey of their own
 
 chaos: development ## Pull every plug at random and see that nothing is lost (ARGS='--seeds 20')
 	@$(PY) -m tests.chaos $(ARGS)
+
+fuzz: development ## Make 20,000 requests up, and deliveries' lives (FUZZ_CASES=…, FUZZ_SEED=… repeats)
+	@env FUZZ_CASES="$(FUZZ_CASES)" $(PY) -m pytest tests/fuzz $(ARGS)
 
 check: development ## Everything that CI checks before the tests: lint, types, contracts
 	$(PY) -m ruff check .
