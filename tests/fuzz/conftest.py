@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import pytest
 
-SHORT = 400
+SHORT = 100
 
 
 @dataclass(frozen=True)
