@@ -97,7 +97,13 @@ def _examine_sums(verdict: Verdict, world: World, connection: psycopg.Connection
         )
     _compare(
         verdict,
-        {"documents.stored": int(stored), "documents.stale": int(stale)},
+        {
+            "documents.accepted": appended,
+            "documents.created": connection.execute("SELECT count(*) FROM documents").fetchone()[0],
+            "documents.stored": int(stored),
+            "documents.stale": int(stale),
+            "documents.rejected": int(rejected),
+        },
         _counters(connection, NO_DESTINATION),
         "documents",
     )

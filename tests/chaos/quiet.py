@@ -36,6 +36,7 @@ def wait_quiet(world: World, ledger: Ledger) -> list[str]:
 def _under_way(world: World, ledger: Ledger) -> list[str]:
     with world.client() as client:
         left = _in_redis(client)
+        appended = sum(map(int, client.hvals(Keys(NAMESPACE).accepted)))
     with world.sql() as connection:
         states = dict(
             connection.execute("SELECT state, count(*) FROM deliveries GROUP BY state").fetchall()
@@ -45,6 +46,14 @@ def _under_way(world: World, ledger: Ledger) -> list[str]:
             for state, count in states.items()
             if state not in ENDED
         ]
+        # Copied from Redis by a tick, a few seconds late.
+        (noted,) = connection.execute(
+            "SELECT COALESCE(sum(amount), 0) FROM (SELECT name, amount FROM counters"
+            " UNION ALL SELECT name, amount FROM counter_deltas) c"
+            " WHERE name = 'documents.accepted'"
+        ).fetchone()
+        if noted != appended:
+            left.append(f"{noted} of {appended} accepted documents are written down")
         unplanned = connection.execute("SELECT count(*) FROM unplanned_documents").fetchone()
         left += [f"{unplanned[0]} documents are not routed"] if unplanned[0] else []
         stored = {str(one) for (one,) in connection.execute("SELECT id FROM documents").fetchall()}
