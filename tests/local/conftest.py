@@ -150,6 +150,13 @@ class Launched:
         """Return the process id of a part."""
         return next(mark.pid for mark in self.folder.run.marks() if mark.name == name)
 
+    def wait_until_it_speaks(self, part: str, *, seconds: float = 20.0) -> None:
+        """Wait until a stand-in has begun to hear signals."""
+        end = time.monotonic() + seconds
+        while f"{part} speaks" not in self.folder.log(part).read_text():
+            assert time.monotonic() < end, f"{part} did not start"
+            time.sleep(0.02)
+
     def wait_until_all_are_gone(self, *, seconds: float = 20.0) -> None:
         """Wait for processes that end by themselves when another one did."""
         deadline = time.monotonic() + seconds

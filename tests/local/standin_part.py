@@ -13,7 +13,6 @@ import sys
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 name, mode = sys.argv[1:]
-print(f"{name} speaks", flush=True)
 
 
 def stopped(*_):
@@ -23,6 +22,8 @@ def stopped(*_):
 
 
 signal.signal(signal.SIGTERM, stopped)
+# Whoever reads this may send the signal.
+print(f"{name} speaks", flush=True)
 
 
 class Handler(BaseHTTPRequestHandler):

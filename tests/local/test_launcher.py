@@ -259,6 +259,7 @@ def test_a_part_that_is_killed_later_is_said_and_the_rest_stopped(launch, part):
 def test_a_part_that_does_not_end_in_time_is_killed(launch):
     up = launch(worker="worker-stubborn")
     up.up()
+    up.wait_until_it_speaks("worker")
     up.signal(signal.SIGTERM)
     assert up.end() == 0
     assert "worker did not end within 0 s: killed." in up.said
