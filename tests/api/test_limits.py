@@ -193,10 +193,11 @@ def test_trailers_without_end_are_refused(web):
         try:
             for _ in range(1_000):
                 client.send(b"X: " + b"a" * 1_000 + b"\r\n")
+            # As above: it is refused when it is read.
+            assert client.answer() in {None, (431, "header_too_large"), (400, "http_invalid")}
         except OSError:
-            assert web.queued() == {}
-            return
-        pytest.fail("a megabyte of trailers was taken")
+            pass
+        assert web.queued() == {}
 
 
 def test_a_large_body_behind_a_small_head_is_no_large_head(web):
