@@ -46,6 +46,7 @@ STATUS: dict[type[DocyardError], int] = {
     errors.SecretsOverlap: 409,
     errors.Unavailable: 503,
     errors.QueueUnavailable: 503,
+    errors.QueueUnreadable: 503,
     errors.QueueFull: 503,
     errors.DurabilityInsufficient: 503,
     errors.DatabaseUnavailable: 503,

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from app.cli.installation import settings_of_installation
 from app.cli.rejected import PAGE, database, each_of, show_with_bytes
 from app.domain.documents import DEFAULT_TENANT
-from app.settings import load_settings
 
 if TYPE_CHECKING:
     import redis.asyncio
@@ -59,7 +59,7 @@ def retry(
     )
 
     async def one(engine: Engine, client: redis.asyncio.Redis, message_id: str) -> None:
-        namespace = load_settings().redis_namespace
+        namespace = settings_of_installation().redis_namespace
         await retry_dead_letter(engine, client, namespace, DEFAULT_TENANT, message_id)
 
     def all_of_them(engine: Engine) -> Iterator[str]:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from app.settings import load_settings
+from app.cli.installation import settings_of_installation
 
 
 def purge(
@@ -22,7 +22,7 @@ def purge(
     from app.services.purging import purge_document  # noqa: PLC0415
     from app.storage.engine import make_engine  # noqa: PLC0415
 
-    settings = load_settings()
+    settings = settings_of_installation()
     client = connect(settings.queue_url, verify_tls=settings.redis_tls_verify)
     engine = make_engine(settings.database_url, application_name="docyard-purge", pool_size=1)
     try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from app.settings import load_settings
+from app.cli.installation import settings_of_installation
 
 
 def reencrypt() -> None:
@@ -14,7 +14,7 @@ def reencrypt() -> None:
     from app.services.reencryption import reencrypt as work  # noqa: PLC0415
     from app.storage.engine import make_engine  # noqa: PLC0415
 
-    settings = load_settings()
+    settings = settings_of_installation()
     engine = make_engine(settings.database_url, application_name="docyard-reencrypt", pool_size=1)
     try:
         result = work(engine, Vault(settings.encryption_keys))

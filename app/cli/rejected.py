@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from app.cli.installation import settings_of_installation
 from app.domain.documents import DEFAULT_TENANT
-from app.settings import Settings, load_settings
+from app.settings import Settings
 
 if TYPE_CHECKING:
     import redis.asyncio
@@ -63,7 +64,7 @@ def retry(
     from app.services.rejected import list_rejected, retry_rejected  # noqa: PLC0415  (likewise)
 
     async def one(engine: Engine, client: redis.asyncio.Redis, seq: int) -> None:
-        namespace = load_settings().redis_namespace
+        namespace = settings_of_installation().redis_namespace
         await retry_rejected(engine, client, namespace, DEFAULT_TENANT, seq)
 
     def all_of_them(engine: Engine) -> Iterator[int]:
@@ -93,7 +94,7 @@ def database() -> Iterator[tuple[Engine, Settings]]:
     """Open the database of the settings."""
     from app.storage.engine import make_engine  # noqa: PLC0415  (likewise)
 
-    settings = load_settings()
+    settings = settings_of_installation()
     engine = make_engine(settings.database_url, application_name="docyard-cli", pool_size=1)
     try:
         yield engine, settings

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from app.cli.installation import settings_of_installation
 from app.domain.documents import DEFAULT_TENANT
-from app.settings import Settings, load_settings
+from app.settings import Settings
 
 if TYPE_CHECKING:
     from app.services.ledger import Ledger
@@ -29,7 +30,7 @@ def verify(
     ] = 30.0,
 ) -> None:
     """Compare what was accepted, stored and delivered; exit status 1 when it does not add up."""
-    found = asyncio.run(_read(load_settings(), _utc(since), statement_seconds))
+    found = asyncio.run(_read(settings_of_installation(), _utc(since), statement_seconds))
     if json:
         from app.api.ledger import ledger_output  # noqa: PLC0415  (as in `migrate`)
 

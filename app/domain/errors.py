@@ -329,6 +329,15 @@ class QueueUnavailable(Unavailable):
         )
 
 
+class QueueUnreadable(Unavailable):
+    """Redis did not say what it holds."""
+
+    code = "queue_unavailable"
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"The queue does not say what it holds ({reason}).")
+
+
 class QueueFull(Unavailable):
     """A lane is above its high-water mark, or Redis is short of memory."""
 

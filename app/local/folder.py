@@ -140,6 +140,18 @@ class DataFolder:
         except (OSError, ValueError) as error:
             raise KeyUnusable(path) from error
 
+    def encryption_keys(self, given: str | None) -> str:
+        """Return the keys in force; ours stays behind those of the user, to read what it sealed.
+
+        Args:
+            given: the user's, as `ENCRYPTION_KEYS` has them.
+
+        Raises:
+            KeyUnusable: as `encryption_key`.
+        """
+        own = self.encryption_key()
+        return f"{given},{own}" if given else own
+
     def engine(self, role: str) -> dict[str, str] | None:
         """Return which engine made the data of "postgres" or "valkey"; None when none did."""
         recorded: dict[str, str] | None = self._marker().get("engines", {}).get(role)

@@ -89,9 +89,7 @@ class Launcher:
 
     def encryption_keys(self) -> str:
         """Return the keys in force; ours stays behind those of the user, to read what it sealed."""
-        given = self._plan.environment.get("ENCRYPTION_KEYS")
-        own = self._folder.encryption_key()
-        return f"{given},{own}" if given else own
+        return self._folder.encryption_keys(self._plan.environment.get("ENCRYPTION_KEYS"))
 
     def _prepare(self) -> None:
         folder = self._folder

@@ -9,7 +9,7 @@ import redis
 import redis.asyncio
 from redis.exceptions import RedisError
 
-from app.domain.errors import QueueUnavailable
+from app.domain.errors import QueueUnreadable
 from app.queue.names import LANES, Keys
 from app.queue.resubmit import documents_in
 
@@ -36,7 +36,7 @@ async def read_counts(client: redis.asyncio.Redis, namespace: str) -> QueueCount
     """Return what Redis counts, all at one moment.
 
     Raises:
-        QueueUnavailable: Redis did not say.
+        QueueUnreadable: Redis did not say.
     """
     keys = Keys(namespace)
     try:
@@ -47,7 +47,7 @@ async def read_counts(client: redis.asyncio.Redis, namespace: str) -> QueueCount
                 pipeline.hvals(f"{keys.dead(lane)}.msgs")
             accepted, queued, *dead = await pipeline.execute()
     except (RedisError, OSError) as error:
-        raise QueueUnavailable(f"{type(error).__name__}: {error}".splitlines()[0]) from error
+        raise QueueUnreadable(f"{type(error).__name__}: {error}".splitlines()[0]) from error
     return QueueCounts(
         accepted=_numbers(accepted),
         queued=sum(_numbers(queued).values()),

@@ -11,7 +11,8 @@ import redis
 from structlog.testing import capture_logs
 
 from app.domain.documents import Lane
-from app.domain.errors import DurabilityInsufficient, QueueUnavailable
+from app.domain.errors import DurabilityInsufficient, QueueUnavailable, QueueUnreadable
+from app.queue.accepted import read_counts
 from app.queue.connection import connect_async
 from app.queue.intake import Intake, IntakeLimits
 from app.queue.server import ServerWatch
@@ -119,3 +120,8 @@ def test_settings_changed_on_a_running_server_count_from_the_next_look_on(make_v
         await intake.submit(DOCUMENT, Lane.NORMAL)
 
     run(server.url, work, "always")
+
+
+def test_counts_that_cannot_be_read_ask_nobody_to_send_again():
+    with pytest.raises(QueueUnreadable, match=r"does not say what it holds \(ConnectionError"):
+        run("redis://127.0.0.1:1/0", lambda client, _watch: read_counts(client, "docyard"))
