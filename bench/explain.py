@@ -6,11 +6,12 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
-from sqlalchemy import Connection, Engine, event
+import psycopg
+from sqlalchemy import Connection, Engine
 
-from app.storage.engine import transaction
+from app.storage.engine import driver_of, transaction
 from bench.world import World
 
 Call = Callable[[Connection, World], object]
@@ -77,11 +78,15 @@ def _noted(connection: Connection) -> Iterator[list[tuple[str, Any]]]:
     """Note what runs on a connection, as the driver is given it."""
     statements: list[tuple[str, Any]] = []
 
-    def note(_connection: Any, _cursor: Any, statement: str, values: Any, *_: Any) -> None:
-        statements.append((statement, values))
+    class Noting(psycopg.Cursor[Any]):
+        def execute(self, query: Any, params: Any = None, **options: Any) -> Self:
+            statements.append((query, params))
+            return super().execute(query, params, **options)
 
-    event.listen(connection, "before_cursor_execute", note)
-    try:
-        yield statements
-    finally:
-        event.remove(connection, "before_cursor_execute", note)
+    with driver_of(connection) as driver:
+        usual = driver.cursor_factory
+        driver.cursor_factory = Noting
+        try:
+            yield statements
+        finally:
+            driver.cursor_factory = usual

@@ -38,7 +38,7 @@ from app.storage import (
 from app.storage.deliveries import DeliveryKey, DeliveryResult, PlannedDelivery
 from app.storage.delivery_search import DeliveryFilter
 from app.storage.documents import IncomingDocument, Winner
-from app.storage.due import FreshOrder, Position, has_due, read_due
+from app.storage.due import Position, Selection, has_due, read_due
 from app.storage.receipts import ChunkCounts
 from bench.explain import Call
 from bench.world import CHUNK, TENANT, World
@@ -78,7 +78,7 @@ def _read(connection: Connection, destination_id: uuid.UUID, after_seq: int) -> 
         connection,
         TENANT,
         destination_id,
-        order=FreshOrder(after=Position(0, after_seq)),
+        selection=Selection(after=Position(0, after_seq)),
         max_rows=PAGE,
         max_bytes=1 << 20,
     )

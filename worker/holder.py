@@ -10,8 +10,7 @@
 
 Rows are not claimed: the lease says who sends, and what is under way is in memory. A read that
 began before a flush committed still returns the rows which that flush has ended, so a row is
-forgotten only once a read that began behind its flush has come back (a prototype without this
-sent 58 % twice).
+forgotten only when a read begins behind its flush (a prototype without this sent 58 % twice).
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ from app.domain.delivery_rules import MAX_CONCURRENCY
 from app.domain.destinations import Destination
 from app.domain.throttle import Throttle, ThrottleState
 from app.storage.deliveries import DeliveryResult
-from app.storage.due import FreshOrder
+from app.storage.due import Selection
 from app.storage.leases import Lease
 from worker.conclusions import Attempting
 from worker.dispatch import Dispatch
@@ -258,14 +257,13 @@ class Holder:
         queue = self._workload.queue
         max_bytes = min(PAGE_BYTES, self._workload.room_bytes)
         self._bell.heard = self._bell.rings
-        number = self._workload.begin_read()
         began_at = self._loop.time()
         destination, page = await self._parts.outbox.read(
             self.lease,
-            order=FreshOrder(
+            Selection(
                 queue=queue,
                 after=self._cursor.begin(began_at),
-                known=() if queue == "fifo" else self._workload.known_seqs,
+                known=self._workload.begin_read(),
             ),
             max_rows=self._schedule.begin(began_at),
             max_bytes=max_bytes,
@@ -275,7 +273,7 @@ class Holder:
         self._configure(destination)
         await self._note_blocked()
         self._cursor.end(page.fresh)
-        new = self._workload.admit(number, page, full=self._schedule.is_full(page))
+        new = self._workload.admit(page, full=self._schedule.is_full(page))
         self._schedule.end(page, new=new, max_bytes=max_bytes, now=self._loop.time())
         self.found_work = self.found_work or new > 0
         return new

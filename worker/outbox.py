@@ -30,10 +30,10 @@ from app.storage import (
     leases,
     operational_events,
     steps,
-    webhook_keys,
 )
+from app.storage.configured import ConfiguredDestinations
 from app.storage.deliveries import DeliveryKey, DeliveryResult
-from app.storage.due import DuePage, FreshOrder
+from app.storage.due import DuePage, Selection
 from app.storage.engine import transaction
 from app.storage.leases import Lease
 
@@ -94,6 +94,7 @@ class Outbox:
         self._rules = rules or HealthRules()
         self._work = ThreadPoolExecutor(WORK_THREADS, thread_name_prefix="outbox")
         self._leases = ThreadPoolExecutor(LEASE_THREADS, thread_name_prefix="leases")
+        self._configured = ConfiguredDestinations()
         self._doorbell_rests_until = 0.0
 
     def close(self) -> None:
@@ -104,8 +105,8 @@ class Outbox:
     async def read(
         self,
         lease: Lease,
+        selection: Selection,
         *,
-        order: FreshOrder,
         max_rows: int,
         max_bytes: int,
         clear_doorbell: bool,
@@ -114,7 +115,7 @@ class Outbox:
 
         Args:
             lease: says which destination.
-            order: of the rows never tried.
+            selection: of what is due.
             max_rows: of both kinds together.
             max_bytes: of content, of each kind.
             clear_doorbell: clear the flag first. Whoever commits behind this read then rings.
@@ -124,12 +125,14 @@ class Outbox:
             if clear_doorbell:
                 self._clear_doorbell(lease)
             with transaction(self._engine, durable=False) as connection:
-                destination = _configured(connection, lease)
+                destination = self._configured.get(
+                    connection, lease.tenant_id, lease.destination_id
+                )
                 page = due.read_due(
                     connection,
                     lease.tenant_id,
                     lease.destination_id,
-                    order=order,
+                    selection=selection,
                     max_rows=max_rows,
                     max_bytes=max_bytes,
                 )
@@ -236,10 +239,10 @@ class Outbox:
                 kept = leases.renew(connection, lease, self.lease_seconds, throttle)
                 if kept:
                     self._note(connection, lease, known)
-                return Renewal(
-                    kept,
-                    _configured(connection, lease),
+                destination = self._configured.get(
+                    connection, lease.tenant_id, lease.destination_id
                 )
+                return Renewal(kept, destination)
 
         return await self._in(self._leases, work)
 
@@ -251,6 +254,7 @@ class Outbox:
                 self._note(connection, lease, known)
                 leases.release(connection, lease, throttle)
 
+        self._configured.forget(lease.destination_id)
         await self._in(self._leases, work)
 
     async def ring(self, lease: Lease) -> None:
@@ -287,11 +291,6 @@ class Outbox:
 
     async def _in(self, threads: ThreadPoolExecutor, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(threads, work)
-
-
-def _configured(connection: Connection, lease: Lease) -> Destination | None:
-    destination = destinations.get(connection, lease.tenant_id, lease.destination_id)
-    return webhook_keys.with_keys(connection, destination)
 
 
 def acquire(

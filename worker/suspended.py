@@ -46,7 +46,8 @@ class Suspended:
         return len(self._rows)
 
     def __contains__(self, row: DueDelivery) -> bool:
-        return row.key in self._rows
+        # Nearly always there is none, and a key is long to hash.
+        return bool(self._rows) and row.key in self._rows
 
     @property
     def full(self) -> bool:

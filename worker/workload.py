@@ -47,8 +47,7 @@ class Workload:
         self._retry_next = False
         self._gathers_since: float | None = None
         self._known: set[DeliveryKey] = set()
-        self._recorded: deque[tuple[int, Sequence[DeliveryKey]]] = deque()
-        self._reads = 0
+        self._recorded: list[DeliveryKey] = []
         self._bytes = 0
 
     def configure(self, *, queue: QueueKind, ordered: bool, batch: BatchInput | None) -> None:
@@ -70,11 +69,6 @@ class Workload:
         return self._queue
 
     @property
-    def known_seqs(self) -> list[int]:
-        """Order numbers of all rows that need not be read again now."""
-        return [key.seq for key in self._known]
-
-    @property
     def room_bytes(self) -> int:
         """How much more may be read."""
         return FLOOR_BYTES - self._bytes + max(0, self._charged + self._budget.free)
@@ -90,25 +84,24 @@ class Workload:
 
     # Reading
 
-    def begin_read(self) -> int:
-        """Return the number of a read that begins now."""
-        self._reads += 1
-        return self._reads
+    def begin_read(self) -> list[int]:
+        """Return the order numbers of all rows that a read which begins now may leave out.
 
-    def admit(self, read: int, page: DuePage, *, full: bool = False) -> int:
+        What is committed is forgotten first: this read finds it only if it is due again.
+        """
+        self._known.difference_update(self._recorded)
+        self._recorded.clear()
+        return [key.seq for key in self._known]
+
+    def admit(self, page: DuePage, *, full: bool = False) -> int:
         """Queue the rows of a read that nobody knows yet; return how many.
 
         Args:
-            read: its number.
             page: what it brought.
             full: there may be more, of which some belong to the last ones here.
         """
         if full and self._batch is not None:
             page = DuePage(page.fresh, _whole_groups(page.retries))
-        # First forget: a row that was recorded before this read began is in it only because it
-        # is due again.
-        while self._recorded and self._recorded[0][0] < read:
-            self._known.difference_update(self._recorded.popleft()[1])
         if self._versions is not None:
             self._versions.see(page.fresh)
             self._versions.see(page.retries)
@@ -232,8 +225,8 @@ class Workload:
         self._fresh.extendleft(reversed(self._versions.end(row)))
 
     def recorded(self, keys: Sequence[DeliveryKey]) -> None:
-        """Rows are committed; forget them as soon as a read that begins now has come back."""
-        self._recorded.append((self._reads, keys))
+        """Rows are committed; a read that has begun may still bring them, later ones do not."""
+        self._recorded += keys
 
     def forget(self, keys: Iterable[DeliveryKey]) -> None:
         """Forget rows as if they had never been read; the next read may bring them again."""

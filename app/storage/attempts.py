@@ -9,13 +9,12 @@ from datetime import datetime
 from typing import Any
 
 import orjson
-import psycopg
 from sqlalchemy import Connection, text
-from sqlalchemy.exc import DBAPIError
 
 from app.domain.deliveries import AttemptRecord
 from app.domain.delivery_ids import DeliveryPlace
 from app.storage.deliveries import DeliveryResult
+from app.storage.engine import driver_of
 from app.storage.tables import AttemptRow
 
 TABLE = AttemptRow.__table__  # type: ignore[attr-defined]  # SQLModel sets it on table classes
@@ -77,14 +76,8 @@ def write(connection: Connection, results: Sequence[DeliveryResult]) -> None:
     rows = b"".join([_row(one, one.attempt) for one in results if one.attempt is not None])
     if not rows:
         return
-    driver = connection.connection.driver_connection
-    assert driver is not None  # noqa: S101  (within a transaction)
-    try:
-        with driver.cursor() as cursor, cursor.copy(_COPY) as copy:
-            copy.write(_BEGIN + rows + _END)
-    except psycopg.Error as error:
-        # As SQLAlchemy would have raised it.
-        raise DBAPIError.instance(_COPY, None, error, psycopg.Error) from error
+    with driver_of(connection) as driver, driver.cursor() as cursor, cursor.copy(_COPY) as copy:
+        copy.write(_BEGIN + rows + _END)
 
 
 def without_kept(connection: Connection, results: Sequence[DeliveryResult]) -> list[DeliveryResult]:

@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, TextClause, text
+from sqlalchemy import Connection, text
 
 from app.domain.delivery_rules import QueueKind
 from app.storage.deliveries import DeliveryKey
+from app.storage.engine import fetch
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DueDelivery:
+class DueDelivery(NamedTuple):
     """A delivery that may be sent, with the document as it is stored now.
 
     Attributes:
@@ -73,9 +73,9 @@ class DuePage(NamedTuple):
 # The running sum bounds the bytes of a page; `octet_length` reads sizes, not contents, so what
 # lies beyond the bound is never fetched. The first row always passes, however large.
 _DUE = (
-    "SELECT * FROM (SELECT d.document_id, d.seq, d.generation, d.version, d.attempts, d.created_at,"
-    " d.rank, d.due_at, COALESCE(d.resumed_at, d.created_at) AS open_since, d.last_status,"
-    " d.event_type,"
+    "SELECT {columns} FROM (SELECT d.document_id, d.seq, d.generation, d.version, d.attempts,"
+    " d.created_at, d.rank, d.due_at, COALESCE(d.resumed_at, d.created_at) AS open_since,"
+    " d.last_status, d.event_type,"
     " COALESCE(o.seq, d.seq) AS document_seq,"
     " COALESCE(o.content, e.content) AS content, o.category, o.confidence, o.model_version,"
     " o.topics::text AS topics_json, o.attributes::text AS attributes_json,"
@@ -85,32 +85,38 @@ _DUE = (
     " sum(octet_length(COALESCE(o.content, e.content)))"
     "  OVER (ORDER BY {d_order} ROWS UNBOUNDED PRECEDING)"
     "  - octet_length(COALESCE(o.content, e.content)) AS bytes_before"
-    " FROM (SELECT * FROM deliveries WHERE tenant_id = :tenant_id"
-    "  AND destination_id = :destination_id AND state = 'pending' AND {which}"
-    "  AND EXISTS (SELECT 1 FROM destinations WHERE tenant_id = :tenant_id"
-    "   AND id = :destination_id AND enabled AND paused_at IS NULL AND deleted_at IS NULL)"
-    "  ORDER BY {order} LIMIT :limit) d"
-    " LEFT JOIN documents o ON o.tenant_id = :tenant_id AND o.id = d.document_id"
+    " FROM (SELECT * FROM deliveries WHERE tenant_id = %(tenant_id)s"
+    "  AND destination_id = %(destination_id)s AND state = 'pending' AND {which}"
+    "  AND seq <> ALL(CAST(%(known)s AS bigint[]))"
+    "  AND EXISTS (SELECT 1 FROM destinations WHERE tenant_id = %(tenant_id)s"
+    "   AND id = %(destination_id)s AND enabled AND paused_at IS NULL AND deleted_at IS NULL)"
+    "  ORDER BY {order} LIMIT %(limit)s) d"
+    " LEFT JOIN documents o ON o.tenant_id = %(tenant_id)s AND o.id = d.document_id"
     "  AND d.event_type IS NULL"
     # Bounded, so that it stays a look-up of its own, which rows of documents do not even begin.
     " LEFT JOIN LATERAL (SELECT e.data::text AS content FROM operational_events e"
-    "  WHERE d.event_type IS NOT NULL AND e.tenant_id = :tenant_id AND e.id = d.document_id"
+    "  WHERE d.event_type IS NOT NULL AND e.tenant_id = %(tenant_id)s AND e.id = d.document_id"
     "  LIMIT 1) e ON true"
     " WHERE o.id IS NOT NULL OR e.content IS NOT NULL) page"
-    " WHERE bytes_before < :max_bytes ORDER BY {order}"
+    " WHERE bytes_before < %(max_bytes)s ORDER BY {order}"
 )
+_COLUMNS = ("document_id", "seq", "generation", *DueDelivery._fields[1:])
+"""The parts of the key that a destination's deliveries differ by, and everything else."""
 
 
-def _due(which: str, *columns: str) -> TextClause:
-    order, d_order = ", ".join(columns), ", ".join(f"d.{one}" for one in columns)
-    return text(_DUE.format(which=which, order=order, d_order=d_order))
+def _due(which: str, *order: str) -> str:
+    return _DUE.format(
+        columns=", ".join(_COLUMNS),
+        which=which,
+        order=", ".join(order),
+        d_order=", ".join(f"d.{one}" for one in order),
+    )
 
 
-_SKIP_KNOWN = "attempts = 0 AND seq <> ALL(CAST(:known AS bigint[]))"
-_FRESH: dict[QueueKind, TextClause] = {
-    "fifo": _due("attempts = 0 AND (rank, seq) > (:after_rank, :after_seq)", "rank", "seq"),
-    "priority": _due(_SKIP_KNOWN, "rank", "seq"),
-    "lifo": _due(_SKIP_KNOWN, "rank DESC", "seq DESC"),
+_FRESH: dict[QueueKind, str] = {
+    "fifo": _due("attempts = 0 AND (rank, seq) > (%(after_rank)s, %(after_seq)s)", "rank", "seq"),
+    "priority": _due("attempts = 0", "rank", "seq"),
+    "lifo": _due("attempts = 0", "rank DESC", "seq DESC"),
 }
 _RETRIES = _due("attempts > 0 AND due_at <= now()", "due_at", "seq")
 
@@ -126,15 +132,14 @@ START = Position(-1, 0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FreshOrder:
-    """Which of the rows never tried come first.
+class Selection:
+    """Which deliveries of a destination are wanted, and in which order those never tried.
 
     Attributes:
-        queue: the destination's.
+        queue: the destination's order.
         after: with ``fifo``: behind this one. Always beginning at the start would read over every
             row that has just ended.
-        known: with the others: order numbers to leave out, for what comes now may belong in front
-            of everything that was read before.
+        known: order numbers (``seq``) to leave out.
     """
 
     queue: QueueKind = "fifo"
@@ -149,7 +154,7 @@ def read_due(
     *,
     max_rows: int,
     max_bytes: int,
-    order: FreshOrder | None = None,
+    selection: Selection | None = None,
 ) -> DuePage:
     """Read what may be sent to a destination, half of it fresh and half retries.
 
@@ -162,62 +167,36 @@ def read_due(
         destination_id: whose deliveries.
         max_rows: at most this many in all. A half that finds less leaves its room to the other.
         max_bytes: a half ends behind the row that passes this size of content.
-        order: of the fresh ones, the oldest first unless given.
+        selection: all there are, the oldest first, unless given.
 
     Returns:
         Nothing for a destination that is paused, disabled or deleted.
     """
+    wanted = selection or Selection()
     where = {
         "tenant_id": tenant_id,
         "destination_id": destination_id,
         "max_bytes": max_bytes,
+        "after_rank": wanted.after.rank,
+        "after_seq": wanted.after.seq,
+        # As text: the driver converts a list number by number.
+        "known": f"{{{','.join(map(str, wanted.known))}}}",
     }
+
+    def read(statement: str, limit: int) -> list[DueDelivery]:
+        return [
+            DueDelivery(DeliveryKey(tenant_id, id_, seq, destination_id, generation), *rest)
+            for id_, seq, generation, *rest in fetch(
+                connection, statement, {**where, "limit": limit}
+            )
+        ]
+
     half = max(1, max_rows // 2)
-    retries = _read(connection, _RETRIES, {**where, "limit": half})
-    order = order or FreshOrder()
-    places = (
-        {"after_rank": order.after.rank, "after_seq": order.after.seq}
-        if order.queue == "fifo"
-        else {"known": list(order.known)}
-    )
-    fresh = _read(
-        connection, _FRESH[order.queue], {**where, **places, "limit": max_rows - len(retries)}
-    )
+    retries = read(_RETRIES, half)
+    fresh = read(_FRESH[wanted.queue], max_rows - len(retries))
     if len(retries) == half and len(fresh) < half:
-        retries = _read(connection, _RETRIES, {**where, "limit": max_rows - len(fresh)})
+        retries = read(_RETRIES, max_rows - len(fresh))
     return DuePage(fresh, retries)
-
-
-def _read(
-    connection: Connection, statement: TextClause, values: dict[str, Any]
-) -> list[DueDelivery]:
-    tenant_id, destination_id = values["tenant_id"], values["destination_id"]
-    return [
-        DueDelivery(
-            key=DeliveryKey(tenant_id, row.document_id, row.seq, destination_id, row.generation),
-            version=row.version,
-            attempts=row.attempts,
-            created_at=row.created_at,
-            rank=row.rank,
-            due_at=row.due_at,
-            open_since=row.open_since,
-            last_status=row.last_status,
-            document_seq=row.document_seq,
-            content=row.content,
-            category=row.category,
-            confidence=row.confidence,
-            model_version=row.model_version,
-            topics_json=row.topics_json,
-            attributes_json=row.attributes_json,
-            document_created_at=row.document_created_at,
-            document_updated_at=row.document_updated_at,
-            event_type=row.event_type,
-            keys=row.keys,
-            delivery=row.delivery,
-            priority=row.priority,
-        )
-        for row in connection.execute(statement, values)
-    ]
 
 
 # Reads the first entry of each of the two indexes. EXISTS would leave the way to the planner, which

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import psycopg
 from sqlalchemy import Connection, Engine, create_engine, text
@@ -23,20 +24,15 @@ READ_ONLY = "25006"
 
 # A stopped worker's open transaction would block its successor for hours by default; SET LOCAL
 # also survives a pooler between us and Postgres (design 2.2).
-BEGIN = text(
+_BOUNDS = (
     "SELECT set_config('idle_in_transaction_session_timeout', '10s', true),"
     " set_config('lock_timeout', '10s', true),"
     " set_config('statement_timeout', '30s', true)"
 )
-BEGIN_RELAXED = text(
-    "SELECT set_config('idle_in_transaction_session_timeout', '10s', true),"
-    " set_config('lock_timeout', '10s', true),"
-    " set_config('statement_timeout', '30s', true),"
-    " set_config('synchronous_commit', 'off', true)"
-)
+_BOUNDS_RELAXED = f"{_BOUNDS}, set_config('synchronous_commit', 'off', true)"
 
 # It reads much and compiles nothing that would be worth it.
-BEGIN_SNAPSHOT = text(
+_BOUNDS_SNAPSHOT = text(
     "SELECT set_config('idle_in_transaction_session_timeout', '30s', true),"
     " set_config('lock_timeout', '10s', true), set_config('jit', 'off', true),"
     " set_config('work_mem', '32MB', true), set_config('statement_timeout', :statement, true)"
@@ -93,7 +89,8 @@ def transaction(engine: Engine, *, durable: bool = True) -> Iterator[Connection]
     """
     try:
         with engine.begin() as connection:
-            connection.execute(BEGIN if durable else BEGIN_RELAXED)
+            with driver_of(connection) as driver:
+                driver.execute(_BOUNDS if durable else _BOUNDS_RELAXED)
             yield connection
     except PoolTimeout as error:
         reason = "all connections are busy"
@@ -122,7 +119,7 @@ def snapshot(engine: Engine, *, statement_seconds: float) -> Iterator[Connection
             )
             with connection.begin():
                 connection.execute(
-                    BEGIN_SNAPSHOT, {"statement": f"{int(statement_seconds * 1000)}ms"}
+                    _BOUNDS_SNAPSHOT, {"statement": f"{int(statement_seconds * 1000)}ms"}
                 )
                 yield connection
     except PoolTimeout as error:
@@ -132,6 +129,38 @@ def snapshot(engine: Engine, *, statement_seconds: float) -> Iterator[Connection
         if is_unavailable(error):
             raise DatabaseUnavailable(_first_line(error)) from error
         raise
+
+
+def fetch(
+    connection: Connection, statement: str, values: Mapping[str, Any]
+) -> list[tuple[Any, ...]]:
+    """Run a statement past SQLAlchemy, and return its rows as plain tuples.
+
+    For the pages of deliveries, of which each row took three times as long the other way.
+
+    Args:
+        connection: within a transaction.
+        statement: with ``%(name)s`` where a value belongs.
+        values: by name.
+
+    Raises:
+        DBAPIError: as SQLAlchemy would have raised it.
+    """
+    with driver_of(connection) as driver, driver.cursor(binary=True) as cursor:
+        return cursor.execute(statement, values).fetchall()
+
+
+@contextmanager
+def driver_of(connection: Connection) -> Iterator[psycopg.Connection[Any]]:
+    """Lend psycopg's own connection; its errors come out as those of SQLAlchemy."""
+    driver = connection.connection.driver_connection
+    assert isinstance(driver, psycopg.Connection)  # noqa: S101  (no other driver is installed)
+    try:
+        yield driver
+    except psycopg.Error as error:
+        raise DBAPIError.instance(
+            None, None, error, psycopg.Error, connection_invalidated=driver.broken
+        ) from error
 
 
 def is_unavailable(error: DBAPIError) -> bool:

@@ -268,6 +268,10 @@ class Yard:
         self.store(document, to=to)
         return document
 
+    def disable(self, destination: Destination) -> None:
+        with transaction(self.engine) as connection:
+            destinations.disable(connection, DEFAULT_TENANT, destination.id, "by a test")
+
     def execute(self, statement: str, **values: Any) -> Any:
         with transaction(self.engine) as connection:
             result = connection.execute(text(statement), values)

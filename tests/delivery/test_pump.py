@@ -404,7 +404,7 @@ def test_disabling_is_noticed_while_requests_hang(yard, make_delivery, receiver)
     yard.store(*[yard.document() for _ in range(100)], to=destination)
     delivery.deliver(destination)
     wait_until(lambda: receiver.received)
-    yard.execute("UPDATE destinations SET enabled = false")
+    yard.disable(destination)
     for _ in range(2):  # behind the second renewal, what the first one saw is heeded
         before = yard.runtime(destination).lease_expires_at
         wait_until(lambda b=before: yard.runtime(destination).lease_expires_at > b)

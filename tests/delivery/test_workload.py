@@ -48,6 +48,11 @@ def workload(budget):
     return Workload(budget)
 
 
+def admit(workload, page):
+    workload.begin_read()
+    return workload.admit(page)
+
+
 def seqs_taken(workload):
     taken = []
     while (unit := workload.take(0.0)) is not None:
@@ -57,52 +62,52 @@ def seqs_taken(workload):
 
 
 def test_a_row_that_is_queued_or_in_flight_is_not_taken_up_again(workload):
-    assert workload.admit(workload.begin_read(), fresh(1, 2)) == 2
+    assert admit(workload, fresh(1, 2)) == 2
     workload.take(0.0)
-    assert workload.admit(workload.begin_read(), fresh(1, 2, 3)) == 1
+    assert admit(workload, fresh(1, 2, 3)) == 1
     assert seqs_taken(workload) == [2, 3]
 
 
 def test_a_read_that_began_before_the_flush_does_not_bring_a_row_back(workload):
-    workload.admit(workload.begin_read(), fresh(1))
+    admit(workload, fresh(1))
     (row,) = workload.take(0.0)
     workload.ended(row)
-    stale = workload.begin_read()
+    assert workload.begin_read() == [1]
     workload.recorded([row.key])
-    assert workload.admit(stale, fresh(1)) == 0
+    assert workload.admit(fresh(1)) == 0
 
 
 def test_a_read_that_began_behind_the_flush_brings_back_what_is_due_again(workload):
-    workload.admit(workload.begin_read(), fresh(1))
+    admit(workload, fresh(1))
     (row,) = workload.take(0.0)
     workload.ended(row)
     workload.recorded([row.key])
     again = DuePage([], [due(1, attempts=1)])
-    assert workload.admit(workload.begin_read(), again) == 1
+    assert admit(workload, again) == 1
 
 
 def test_memory_of_ended_rows_goes_with_the_next_read(workload):
-    workload.admit(workload.begin_read(), fresh(*range(100)))
+    admit(workload, fresh(*range(100)))
     while unit := workload.take(0.0):
         (row,) = unit
         workload.ended(row)
         workload.recorded([row.key])
     assert len(workload._known) == 100
-    workload.admit(workload.begin_read(), fresh())
+    admit(workload, fresh())
     assert len(workload._known) == len(workload._recorded) == 0
 
 
 def test_fresh_rows_and_retries_are_taken_in_turn(workload):
     page = DuePage([due(n) for n in (1, 2, 3)], [due(n, attempts=1) for n in (11, 12)])
-    workload.admit(workload.begin_read(), page)
+    admit(workload, page)
     assert sorted(seqs_taken(workload)[:4]) == [1, 2, 11, 12]
 
 
 def test_bytes_beyond_the_floor_are_taken_from_the_common_budget_and_given_back(workload, budget):
     content = "x" * (FLOOR_BYTES // 2)
-    workload.admit(workload.begin_read(), fresh(1, 2, content=content))
+    admit(workload, fresh(1, 2, content=content))
     assert budget.free == 1_000_000
-    workload.admit(workload.begin_read(), fresh(3, content=content))
+    admit(workload, fresh(3, content=content))
     assert budget.free == 1_000_000 - FLOOR_BYTES // 2
     assert workload.room_bytes == 1_000_000 - FLOOR_BYTES // 2
     workload.ended(*workload.take(0.0))
@@ -115,7 +120,7 @@ def test_a_destination_has_its_floor_when_others_have_used_up_the_budget(workloa
     budget.charge(2_000_000)
     assert workload.room_bytes == FLOOR_BYTES
     content = "ü" * (FLOOR_BYTES // 2)
-    workload.admit(workload.begin_read(), fresh(1, content=content))
+    admit(workload, fresh(1, content=content))
     assert workload.room_bytes <= 0
 
 

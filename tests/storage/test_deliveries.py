@@ -16,19 +16,19 @@ from app.domain.errors import DestinationKeyTaken
 from app.storage import deliveries, destinations, leases, ticks
 from app.storage.deliveries import DeliveryResult
 from app.storage.destinations import DestinationCache
-from app.storage.due import START, FreshOrder, Position, has_due, read_due
+from app.storage.due import Position, Selection, has_due, read_due
 from app.storage.engine import transaction
 
 NOW = datetime.now(UTC)
 
 
-def read(engine, target, *, after_seq=0, max_rows=100, max_bytes=1 << 20):
+def read(engine, target, *, max_rows=100, max_bytes=1 << 20, **selection):
     with transaction(engine) as connection:
         return read_due(
             connection,
             DEFAULT_TENANT,
             target.id,
-            order=FreshOrder(after=Position(0, after_seq) if after_seq else START),
+            selection=Selection(**selection),
             max_rows=max_rows,
             max_bytes=max_bytes,
         )
@@ -72,7 +72,7 @@ def test_fresh_deliveries_come_in_the_order_of_acceptance(
     page = read(engine, target)
     assert [one.content for one in page.fresh] == ["0", "1", "2", "3", "4"]
     assert page.retries == []
-    behind = read(engine, target, after_seq=chunk[2].seq)
+    behind = read(engine, target, after=Position(0, chunk[2].seq))
     assert [one.content for one in behind.fresh] == ["3", "4"]
 
 
@@ -106,6 +106,22 @@ def test_retries_wait_until_they_are_due_and_share_the_page_with_fresh_ones(
     assert len(page.retries) == 2
     wide = read(engine, target, max_rows=100)
     assert (len(wide.fresh), len(wide.retries)) == (4, 3)
+
+
+@pytest.mark.parametrize("queue", ["fifo", "lifo", "priority"])
+def test_what_is_known_is_left_out_and_takes_no_room_on_the_page(
+    engine, make_document, make_target, store, queue
+):
+    target = make_target()
+    store(*(make_document() for _ in range(6)), to=(target,))
+    keys = [one.key for one in read(engine, target, queue=queue).fresh]
+    past = NOW - timedelta(seconds=5)
+    again = [result(key, DeliveryState.PENDING, due_at=past) for key in (keys[0], keys[2])]
+    record(engine, take(engine, target), *again)
+    known = [keys[0].seq, keys[1].seq]
+    page = read(engine, target, queue=queue, known=known, max_rows=4)
+    assert [one.key for one in page.fresh] == keys[3:]
+    assert [one.key for one in page.retries] == [keys[2]]
 
 
 def test_a_disabled_or_deleted_destination_has_nothing_to_read(
