@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple, Protocol
 
@@ -25,8 +24,7 @@ from app.storage.deliveries import DeliveryKey, DeliveryResult
 from app.storage.due import DueDelivery
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Attempted:
+class Attempted(NamedTuple):
     """An attempt's end, with the step that follows from it."""
 
     outcome: Outcome

@@ -95,6 +95,12 @@ class Connections:
     async def _connect(
         self, origin: Origin, addresses: list[AddressInfo], trace: Trace
     ) -> Connection:
+        if len(addresses) == 1 and not origin.tls:
+            # In half the time: the loop then needs no socket of Python's.
+            host, port, *_ = addresses[0][-1]
+            with trace.phase("connect_ms"):
+                _, connection = await self._loop.create_connection(self._made, host, port)
+            return connection
         with trace.phase("connect_ms"):
             sock = await aiohappyeyeballs.start_connection(
                 addresses, happy_eyeballs_delay=SECOND_ADDRESS_AFTER_SECONDS, loop=self._loop
@@ -102,7 +108,7 @@ class Connections:
         try:
             with trace.phase("tls_ms") if origin.tls else nullcontext():
                 _, connection = await self._loop.create_connection(
-                    lambda: Connection(self._alive),
+                    self._made,
                     sock=sock,
                     ssl=self._tls_context() if origin.tls else None,
                     server_hostname=origin.host.rstrip(".") if origin.tls else None,
@@ -111,6 +117,9 @@ class Connections:
             sock.close()
             raise
         return connection
+
+    def _made(self) -> Connection:
+        return Connection(self._alive)
 
     def _tls_context(self) -> ssl.SSLContext:
         if self._tls is None:

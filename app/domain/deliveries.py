@@ -22,6 +22,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
+from typing import NamedTuple
 
 from app.domain.attempts import Trace
 from app.domain.backoff import DAY, LADDER_SECONDS, jittered
@@ -72,8 +73,7 @@ class Outcome:
     trace: Trace | None = field(default=None, repr=False, compare=False)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AttemptRecord:
+class AttemptRecord(NamedTuple):
     """What is recorded of an attempt beside its result; see ``Outcome`` for the fields."""
 
     started_at: datetime
@@ -101,8 +101,7 @@ class RetryPolicy:
     second_look_seconds: float | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Attempt:
+class Attempt(NamedTuple):
     """Which attempt of a delivery it was.
 
     Attributes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -97,7 +97,7 @@ def without_kept(connection: Connection, results: Sequence[DeliveryResult]) -> l
         )
     }
     return [
-        replace(one, attempt=None) if one.attempt and tuple(_key(one).values())[1:] in kept else one
+        one._replace(attempt=None) if one.attempt and tuple(_key(one).values())[1:] in kept else one
         for one in results
     ]
 

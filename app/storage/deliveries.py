@@ -54,8 +54,7 @@ class PlannedDelivery:
     batch_id: uuid.UUID | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DeliveryResult:
+class DeliveryResult(NamedTuple):
     """What an attempt came to; ``state`` pending means: again at ``due_at``.
 
     Attributes:
