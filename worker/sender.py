@@ -59,20 +59,17 @@ class Sender:
         The destination's timeout covers the whole, from the look-up of the name to the last byte
         that is read of the answer.
         """
-        began_at = self._loop.time()
         trace = Trace()
         request = target.request(webhook_id, int(time.time()), payload)
-        deadline = began_at + target.timeout_seconds
+        deadline = self._loop.time() + target.timeout_seconds
         try:
             answer = await self._exchange(target, request, deadline, trace)
         except OSError as error:
-            return _failure(error, target, self._loop.time() - began_at, trace)
+            return _failure(error, target, trace)
         except Exception as error:  # an unknown failure is one of this delivery
             LOG.exception("delivery.send_failed", host=target.origin.host)
-            return _failure(error, target, self._loop.time() - began_at, trace)
-        finally:
-            trace.ended()
-        return _outcome(answer, self._loop.time() - began_at, trace)
+            return _failure(error, target, trace)
+        return _outcome(answer, trace)
 
     async def _exchange(
         self, target: Target, request: bytes, deadline: float, trace: Trace
@@ -92,7 +89,8 @@ class Sender:
         return answer
 
 
-def _outcome(answer: Answer, duration: float, trace: Trace) -> Outcome:
+def _outcome(answer: Answer, trace: Trace) -> Outcome:
+    duration = trace.ended()
     trace.headers, encoding = kept_headers(answer)
     trace.body = body = kept_body(answer, encoding)
     if 200 <= answer.status < 300:  # noqa: PLR2004  (the class is the meaning)
@@ -111,7 +109,8 @@ def _outcome(answer: Answer, duration: float, trace: Trace) -> Outcome:
     )
 
 
-def _failure(error: Exception, target: Target, duration: float, trace: Trace) -> Outcome:
+def _failure(error: Exception, target: Target, trace: Trace) -> Outcome:
+    duration = trace.ended()
     kind = OutcomeKind.PERMANENT if isinstance(error, AddressRefused) else OutcomeKind.TEMPORARY
     return Outcome(
         kind=kind, error=clean(_explain(error, target)), duration_seconds=duration, trace=trace

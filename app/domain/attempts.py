@@ -54,9 +54,11 @@ class Trace:
         self.wait_ms = _milliseconds(sent, first_byte or now)
         self.rest_ms = None if first_byte is None else _milliseconds(first_byte, now)
 
-    def ended(self) -> None:
-        """The request is over."""
-        self.total_ms = _milliseconds(self._began, time.perf_counter())
+    def ended(self) -> float:
+        """The request is over; return how many seconds it took."""
+        seconds = time.perf_counter() - self._began
+        self.total_ms = seconds * 1000
+        return seconds
 
 
 def _milliseconds(began: float, ended: float) -> float:

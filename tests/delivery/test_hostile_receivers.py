@@ -254,11 +254,11 @@ def connected(monkeypatch):
     """The addresses that connections set out for; nobody is there."""
     tried = []
 
-    async def set_out(addresses, **_):
+    async def set_out(_self, _origin, addresses, _trace):
         tried.extend(info[4][0] for info in addresses)
         raise ConnectionRefusedError(None, "not in a test")
 
-    monkeypatch.setattr(connections_module.aiohappyeyeballs, "start_connection", set_out)
+    monkeypatch.setattr(connections_module.Connections, "_connect", set_out)
     return tried
 
 
