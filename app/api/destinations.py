@@ -173,7 +173,7 @@ def read_destination(
 ) -> DestinationOutput:
     """Return a destination, with the limit of its requests in flight and why it stands there."""
     found = get_destination(parts.engine, DEFAULT_TENANT, destination_id)
-    return DestinationOutput.model_validate(_described(parts, [found])[0])
+    return _output(parts, found)
 
 
 @router.patch("/destinations/{destination_id}")
@@ -190,7 +190,7 @@ def update_destination(
     destination = change_destination(
         parts.engine, DEFAULT_TENANT, destination_id, changes, parts.vault
     )
-    return DestinationOutput.model_validate(_described(parts, [destination])[0])
+    return _output(parts, destination)
 
 
 @router.post("/destinations/{destination_id}/test", status_code=202)
@@ -212,7 +212,7 @@ def pause(
 ) -> DestinationOutput:
     """Send nothing until it is resumed; its deliveries are held, also those to come."""
     paused = pause_destination(parts.engine, DEFAULT_TENANT, destination_id)
-    return DestinationOutput.model_validate(_described(parts, [paused])[0])
+    return _output(parts, paused)
 
 
 @router.post("/destinations/{destination_id}/resume")
@@ -221,7 +221,7 @@ def resume(
 ) -> DestinationOutput:
     """Send again; what was held becomes due."""
     resumed = resume_destination(parts.engine, DEFAULT_TENANT, destination_id)
-    return DestinationOutput.model_validate(_described(parts, [resumed])[0])
+    return _output(parts, resumed)
 
 
 @router.post("/destinations/{destination_id}/rotate-secret")
@@ -247,6 +247,10 @@ def remove_destination(
 ) -> None:
     """Delete a destination; what it has open is cancelled."""
     delete_destination(engine, DEFAULT_TENANT, destination_id)
+
+
+def _output(parts: Parts, destination: Destination) -> DestinationOutput:
+    return DestinationOutput.model_validate(_described(parts, [destination])[0])
 
 
 def _described(parts: Parts, found: Sequence[Destination]) -> list[dict[str, Any]]:

@@ -154,46 +154,12 @@ Documents = Annotated[
 ]
 
 
-class DestinationInput(BaseModel):
-    """A destination as a client describes it."""
+class DestinationFields(BaseModel):
+    """What clients may say of a destination, at first and later."""
 
     model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
-    key: Key
-    url: Url
-    description: Description = None
-    enabled: Enabled = True
-    timeout_seconds: TimeoutSeconds = DEFAULT_TIMEOUT_SECONDS
-    concurrency: ConcurrencyInput = ConcurrencyInput()
-    max_per_second: MaxPerSecond = None
-    retry: RetryInput = RetryInput()
-    queue: Queue = "fifo"
-    ordered: Ordered = False
-    batch: BatchInput | None = None
-    body: BodyKind = "envelope"
-    topics: TopicPatterns = []
-    categories: Categories = []
-    min_confidence: MinConfidence = None
-    uncertain: Uncertain = False
-    filter: PayloadFilter = None
-    events: Events = []
-    documents: Documents = True
-    headers: Headers = None
-    auth: Auth = None
-    signatures: Signatures = ["v1"]
-    secret: Secret = None
-
-
-class DestinationChanges(BaseModel):
-    """What to change of a destination; fields that are left out stay as they are.
-
-    Null clears ``batch``, ``description``, ``max_per_second``, ``min_confidence``, ``filter``,
-    ``headers`` and ``auth``.
-    """
-
-    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", hide_input_in_errors=True)
-
-    # The defaults are never looked at: what was not sent is not changed.
+    # Of changes the defaults are never looked at: what was not sent is not changed.
     key: Key = ""
     url: Url = ""
     description: Description = None
@@ -216,6 +182,22 @@ class DestinationChanges(BaseModel):
     headers: Headers = None
     auth: Auth = None
     signatures: Signatures = ["v1"]
+
+
+class DestinationInput(DestinationFields):
+    """A destination as a client describes it."""
+
+    key: Key
+    url: Url
+    secret: Secret = None
+
+
+class DestinationChanges(DestinationFields):
+    """What to change of a destination; fields that are left out stay as they are.
+
+    Null clears ``batch``, ``description``, ``max_per_second``, ``min_confidence``, ``filter``,
+    ``headers`` and ``auth``.
+    """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
