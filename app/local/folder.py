@@ -184,17 +184,25 @@ class DataFolder:
         self._write_marker(marker)
         return program
 
-    def delete(self) -> list[Path]:
-        """Delete what is ours, and the folder when that was all; return what was left alone."""
-        for name in _OURS:
+    def delete(self, *, keep_key: bool = False) -> list[Path]:
+        """Delete what is ours, and the folder when that was all; return what was left alone.
+
+        Args:
+            keep_key: it is kept in any case where the database is not here: without it nobody can
+                read what it sealed there.
+        """
+        key = self.path / KEY_FILE
+        keep_key = key.exists() and (keep_key or not (self.path / "postgres").exists())
+        kept = {MARKER, KEY_FILE} if keep_key else set()
+        for name in [name for name in _OURS if name not in kept]:
             entry = self.path / name
             if entry.is_dir() and not entry.is_symlink():
                 shutil.rmtree(entry)
             else:
                 entry.unlink(missing_ok=True)
         forget_sockets(self.path / "sockets")
-        left = sorted(self.path.iterdir())
-        if not left:
+        left = sorted(path for path in self.path.iterdir() if path.name not in kept)
+        if not left and not kept:
             self.path.rmdir()
         return left
 

@@ -124,6 +124,26 @@ def test_reset_leaves_what_is_not_ours(folder):
         run("reset", "--yes")
 
 
+@pytest.mark.parametrize("private", [True, False])
+def test_reset_keeps_the_key_of_a_database_elsewhere(folder, monkeypatch, private):
+    key = folder.encryption_key()
+    if private:
+        (folder.path / "postgres").mkdir()
+        monkeypatch.setenv("DATABASE_URL", "postgresql://elsewhere/docyard")
+    assert "Kept encryption.key" in run("reset", "--yes").output
+    assert not (folder.path / "postgres").exists()
+    # The next `up` goes on with it.
+    folder.claim()
+    assert folder.encryption_key() == key
+
+
+def test_reset_deletes_the_key_with_the_only_database_that_it_was_for(folder):
+    folder.encryption_key()
+    (folder.path / "postgres").mkdir()
+    run("reset", "--yes")
+    assert not folder.path.exists()
+
+
 def test_reset_is_refused_while_the_instance_is_up(folder):
     folder.lock()
     with pytest.raises(FolderBusy):
