@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import os
 import platform
+import signal
 import statistics
 import sys
 import tempfile
@@ -72,6 +73,8 @@ def main() -> int:
         return 0
     scale = _scale(asked)
     kept = asked.results or (None if asked.short else results.KEPT)
+    # As Ctrl-C does: what was started is ended on the way out.
+    signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
     with servers() as running:
         facts = machine(running)
         say(", ".join(f"{name} {value}" for name, value in facts.items()))
