@@ -11,19 +11,30 @@ from sqlmodel import SQLModel
 
 from app.storage import tables  # noqa: F401  (fills the metadata)
 from app.storage.engine import sqlalchemy_url
-from app.storage.revisions import MIGRATIONS, needed_revision
+from app.storage.revisions import MIGRATIONS, current_revision, needed_revision
 
 ONE_AT_A_TIME = 0x446F6379  # "Docy": key of the advisory lock below
 
 
 def migrate(url: str) -> str:
-    """Upgrade to the newest revision and return it. Safe to run from several places at once."""
+    """Upgrade to the newest revision; safe to run from several places at once.
+
+    A database that is ahead of this code is left as it is: a platform that rolls back runs this in
+    the older release, whose Alembic does not know the newer revisions and would fail.
+
+    Returns:
+        The revision of the database behind it.
+    """
+    needed = needed_revision()
     engine = create_engine(sqlalchemy_url(url), poolclass=NullPool)
     with engine.begin() as connection:
         # Bound to the transaction, so that it also holds through a pooler.
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": ONE_AT_A_TIME})
+        found = current_revision(connection)
+        if found is not None and found > needed:
+            return found
         command.upgrade(_config(connection), "head")
-    return needed_revision()
+    return needed
 
 
 def differences(engine: Engine) -> list[object]:

@@ -23,6 +23,16 @@ def test_migrating_again_changes_nothing(database_url):
     assert migrate.migrate(database_url) == needed_revision()
 
 
+def test_a_database_of_a_newer_version_is_left_alone(database_url):
+    engine = make_engine(database_url, application_name="test")
+    with transaction(engine) as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    assert migrate.migrate(database_url) == "9999"
+    with transaction(engine) as connection:
+        assert current_revision(connection) == "9999"
+    engine.dispose()
+
+
 def test_the_revisions_of_code_and_database_are_what_alembic_says(database_url, postgres_url):
     scripts = ScriptDirectory(str(MIGRATIONS))
     assert needed_revision() == scripts.get_current_head()
