@@ -175,6 +175,8 @@ class Replanner:
                 self.look()
             except (DatabaseUnavailable, SQLAlchemyError) as error:
                 LOG.warning("replanning.failed", reason=str(error).splitlines()[0])
+            except Exception:
+                LOG.exception("replanning.failed")  # as in the sweeper
 
     def look(self) -> None:
         """Plan what is due: together what nobody has taken, one by one what somebody had."""

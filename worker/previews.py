@@ -159,5 +159,8 @@ class Previewer:
         except (DatabaseUnavailable, SQLAlchemyError) as error:
             # The web gives up by itself.
             LOG.warning("preview.failed", reason=str(error).splitlines()[0])
+        except Exception:
+            # Beside a newer version, say, whose questions have more in them.
+            LOG.exception("preview.failed")
         else:
             questions.answer(self._client, self._namespace, question, found)

@@ -97,6 +97,9 @@ class Sweeper:
                 self.look()
             except (DatabaseUnavailable, SQLAlchemyError, RedisError) as error:
                 LOG.warning("sweep.failed", reason=str(error).splitlines()[0])
+            except Exception:
+                # A row of a newer version, say. Without a sweeper no retry would be due any more.
+                LOG.exception("sweep.failed")
 
     def look(self) -> None:
         """Do what is due, if it is this process's turn."""

@@ -159,6 +159,16 @@ def test_a_question_that_nobody_waits_for_is_passed_over(redis_url):
     client.close()
 
 
+def test_a_question_of_another_version_ends_nothing(web, redis_url, answer_questions):
+    client, keys = redis.Redis.from_url(redis_url), Keys("docyard")
+    asked = {"tenant_id": 1, "stored": None, "document": {"shade": "red"}, "classify": False}
+    client.set(keys.question("newer"), json.dumps(asked), px=60_000)
+    client.rpush(keys.questions, "newer")
+    client.close()
+    answer_questions()
+    assert ask(web, content="The shuttle reached orbit.").status == 200
+
+
 def test_questions_at_once_are_bounded(web, monkeypatch):
     monkeypatch.setattr("app.queue.questions.MOST_AT_ONCE", 0)
     answer = ask(web, content="x")

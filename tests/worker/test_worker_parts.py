@@ -292,6 +292,27 @@ def test_the_sweeper_rings_what_waits_and_takes_turns(engine, make_parts):
     assert rows(engine, days) == [(1 + 1 + attempt_days.DAYS_AHEAD,)]
 
 
+def test_what_the_sweeper_does_not_understand_does_not_end_it(engine, make_parts):
+    parts, _ = make_parts()
+    target = add_destination(engine, "a")
+    ingest(parts, [chunk("text")])
+    rung = []
+
+    def ring(_, ids):
+        rung.append(ids)
+        if len(rung) == 1:
+            message = "a row of a newer version"
+            raise ValueError(message)
+
+    sweeper = Sweeper(
+        engine, ring, lambda: 0, lambda _: None, lambda: 0, attempts_retention_days=14
+    )
+    sweeper.start()
+    assert until(lambda: len(rung) >= 2, 10)
+    sweeper.stop()
+    assert rung[1] == [target.id]
+
+
 def test_dead_letters_are_kept_once(engine):
     letter = DeadMessage(message_id="m", queue="q", body=b"x", reason="a\0b")
     for _ in range(2):

@@ -81,6 +81,8 @@ class Attendant:
                 self.look(rung=rung)
             except (DatabaseUnavailable, SQLAlchemyError) as error:
                 LOG.warning("collectors.look_failed", reason=str(error).splitlines()[0])
+            except Exception:
+                LOG.exception("collectors.look_failed")  # as in the sweeper
             self._rung.wait(LOOK_EVERY_SECONDS)
 
     def look(self, *, rung: bool) -> None:
