@@ -2,6 +2,7 @@
 
 ========================= ==========================================================================
 ``database_url``          a fresh, migrated database of its own; dropped after the test
+``empty_database_url``    the same without any table
 ``postgres_url``          the server's maintenance database (session)
 ``redis_url``             an emptied Valkey: append-only file, fsync ``always``, ``noeviction``
 ``make_postgres(**settings)``  a server of the test's own, to kill, pause and start again
@@ -203,6 +204,15 @@ def database_url(postgres: ServerUnderTest, template_database: str) -> Iterator[
     _execute(postgres, f"CREATE DATABASE {name} TEMPLATE {template_database}")
     yield postgres.server.url(name)
     _execute(postgres, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def empty_database_url(database_url: str) -> str:
+    conninfo = database_url.replace("postgresql+psycopg://", "postgresql://")
+    with psycopg.connect(conninfo, autocommit=True) as connection:
+        connection.execute("DROP SCHEMA public CASCADE")
+        connection.execute("CREATE SCHEMA public")
+    return database_url
 
 
 def _execute(server: ServerUnderTest, statement: str, *parameters: str) -> None:

@@ -17,6 +17,7 @@ from app.settings import load_settings
 from app.supervision.children import SILENT_SECONDS
 from app.supervision.pulse import Pulse, end_without_parent
 from worker.main import KINDS, make_broker
+from worker.schema import wait_for_schema
 
 LOG = structlog.get_logger(__name__)
 DRAIN_MS = 20_000
@@ -49,6 +50,8 @@ def main() -> int:
     try:
         settings = load_settings()
         configure_logging(settings)
+        if not wait_for_schema(settings.database_url, stop):
+            return 0
         broker = make_broker(settings, [kind])
     except DocyardError as error:
         sys.stderr.write(f"{error}\n")

@@ -47,6 +47,7 @@ from worker.planning import Planning, Replanner
 from worker.previews import Preview, Previewer, preview
 from worker.retention import Retention
 from worker.router_host import RouterHost, TableRouter
+from worker.schema import wait_for_schema
 from worker.sweeper import Sweeper
 
 Kind = Literal["ingest", "delivery", "collectors"]
@@ -103,6 +104,8 @@ def setup() -> None:
     """Set the global broker for ``dramatiq worker.main:setup``: every queue in one process."""
     settings = load_settings()
     configure_logging(settings)
+    # Until Dramatiq kills us, which loses nothing: nothing is in hand yet.
+    wait_for_schema(settings.database_url, threading.Event())
     dramatiq.set_broker(make_broker(settings, KINDS))
 
 

@@ -50,6 +50,7 @@ STATUS: dict[type[DocyardError], int] = {
     errors.QueueFull: 503,
     errors.DurabilityInsufficient: 503,
     errors.DatabaseUnavailable: 503,
+    errors.SchemaBehind: 503,
     errors.WorkerSilent: 503,
     errors.SignatureInvalid: 401,
     errors.Undecryptable: 500,

@@ -30,6 +30,7 @@
     │   ├── QueueFull
     │   ├── DurabilityInsufficient
     │   ├── DatabaseUnavailable
+    │   │   └── SchemaBehind
     │   └── WorkerSilent
     ├── SignatureInvalid            a webhook's signature does not hold
     ├── Undecryptable               what is stored cannot be decrypted here
@@ -371,6 +372,20 @@ class DatabaseUnavailable(Unavailable):
 
     def __init__(self, reason: str) -> None:
         super().__init__(f"The database cannot be reached ({reason}).", retry_after_seconds=2)
+
+
+class SchemaBehind(DatabaseUnavailable):
+    """The database lacks what this version needs; somebody is about to migrate it."""
+
+    code = "schema_behind"
+
+    def __init__(self, found: str | None, needed: str) -> None:
+        Unavailable.__init__(
+            self,
+            f"The database's schema is {found or 'missing'}, and {needed} is needed:"
+            " run `python -m app migrate`.",
+            retry_after_seconds=2,
+        )
 
 
 class WorkerSilent(Unavailable):

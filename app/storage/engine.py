@@ -8,10 +8,11 @@ from typing import Any
 
 import psycopg
 from sqlalchemy import Connection, Engine, create_engine, text
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from app.domain.errors import DatabaseUnavailable
+from app.domain.errors import DatabaseUnavailable, SchemaBehind
+from app.storage.revisions import require_schema
 
 CONNECT_TIMEOUT_SECONDS = 5
 POOL_TIMEOUT_SECONDS = 10
@@ -21,6 +22,8 @@ CANCELED = "57014"
 """SQLSTATE of a statement that took longer than it may."""
 READ_ONLY = "25006"
 """A standby, or a primary that was demoted: it will be writable again."""
+UNDEFINED = ("42P01", "42703")
+"""SQLSTATE of a table or column that does not exist: not yet, when the schema is behind."""
 
 # A stopped worker's open transaction would block its successor for hours by default; SET LOCAL
 # also survives a pooler between us and Postgres (design 2.2).
@@ -86,6 +89,7 @@ def transaction(engine: Engine, *, durable: bool = True) -> Iterator[Connection]
 
     Raises:
         DatabaseUnavailable: no connection, or it broke; nothing is confirmed.
+        SchemaBehind: likewise, for want of a migration.
     """
     try:
         with engine.begin() as connection:
@@ -96,8 +100,8 @@ def transaction(engine: Engine, *, durable: bool = True) -> Iterator[Connection]
         reason = "all connections are busy"
         raise DatabaseUnavailable(reason) from error
     except DBAPIError as error:
-        if is_unavailable(error):
-            raise DatabaseUnavailable(_first_line(error)) from error
+        if waiting_helps := _waiting_helps(engine, error):
+            raise waiting_helps from error
         raise
 
 
@@ -111,6 +115,7 @@ def snapshot(engine: Engine, *, statement_seconds: float) -> Iterator[Connection
 
     Raises:
         DatabaseUnavailable: no connection, or it broke.
+        SchemaBehind: something is not there, for want of a migration.
     """
     try:
         with engine.connect() as plain:
@@ -126,8 +131,8 @@ def snapshot(engine: Engine, *, statement_seconds: float) -> Iterator[Connection
         reason = "all connections are busy"
         raise DatabaseUnavailable(reason) from error
     except DBAPIError as error:
-        if is_unavailable(error):
-            raise DatabaseUnavailable(_first_line(error)) from error
+        if waiting_helps := _waiting_helps(engine, error):
+            raise waiting_helps from error
         raise
 
 
@@ -161,6 +166,21 @@ def driver_of(connection: Connection) -> Iterator[psycopg.Connection[Any]]:
         raise DBAPIError.instance(
             None, None, error, psycopg.Error, connection_invalidated=driver.broken
         ) from error
+
+
+def _waiting_helps(engine: Engine, error: DBAPIError) -> DatabaseUnavailable | None:
+    """Return what to say of an error that is not the statement's fault."""
+    if is_unavailable(error):
+        return DatabaseUnavailable(_first_line(error))
+    if sqlstate(error) in UNDEFINED:
+        try:
+            with engine.connect() as connection:
+                require_schema(connection)
+        except SchemaBehind as behind:
+            return behind
+        except SQLAlchemyError:
+            return None
+    return None
 
 
 def is_unavailable(error: DBAPIError) -> bool:

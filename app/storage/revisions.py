@@ -9,6 +9,8 @@ from pathlib import Path
 
 from sqlalchemy import Connection, text
 
+from app.domain.errors import SchemaBehind
+
 MIGRATIONS = Path(__file__).parent / "migrations"
 
 
@@ -26,3 +28,16 @@ def current_revision(connection: Connection) -> str | None:
         text("SELECT max(version_num) FROM alembic_version")
     ).scalar_one()
     return found
+
+
+def require_schema(connection: Connection) -> None:
+    """Return where the database has what this code needs; a newer one has.
+
+    During a deploy the old version runs on for a while, on the new one's schema.
+
+    Raises:
+        SchemaBehind: it has not.
+    """
+    found, needed = current_revision(connection), needed_revision()
+    if found is None or found < needed:
+        raise SchemaBehind(found, needed)

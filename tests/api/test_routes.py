@@ -144,6 +144,9 @@ def test_a_database_that_was_never_migrated_is_not_ready(serve, make_postgres, r
     answer = web.ask("GET", "/readyz")
     assert answer.status == 503
     assert "migrate" in answer.json["problems"]["postgres"]
+    answer = web.ask("GET", f"/documents/{uuid.uuid4()}")
+    assert (answer.status, answer.json["code"]) == (503, "schema_behind")
+    assert web.post({"content": "kept until it is"}).status == 202
 
 
 def test_a_key_opens_everything_but_the_probes(serve, database_url, redis_url):

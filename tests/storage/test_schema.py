@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 from alembic.script import ScriptDirectory
 from sqlalchemy import text
+from sqlalchemy.exc import ProgrammingError
 
-from app.domain.errors import DatabaseUnavailable
+from app.domain.errors import DatabaseUnavailable, SchemaBehind
 from app.storage import migrate
 from app.storage.engine import make_engine, sqlalchemy_url, transaction
 from app.storage.revisions import MIGRATIONS, current_revision, needed_revision
@@ -30,6 +31,18 @@ def test_a_database_of_a_newer_version_is_left_alone(database_url):
     assert migrate.migrate(database_url) == "9999"
     with transaction(engine) as connection:
         assert current_revision(connection) == "9999"
+    engine.dispose()
+
+
+@pytest.mark.parametrize("wanted", ["SELECT FROM no_such_table", "SELECT no_such FROM documents"])
+def test_what_is_not_there_is_waited_for_only_before_the_migration(database_url, wanted):
+    engine = make_engine(database_url, application_name="test")
+    with pytest.raises(ProgrammingError), transaction(engine) as connection:
+        connection.execute(text(wanted))
+    with transaction(engine) as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '0001'"))
+    with pytest.raises(SchemaBehind, match="0001"), transaction(engine) as connection:
+        connection.execute(text(wanted))
     engine.dispose()
 
 
