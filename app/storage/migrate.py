@@ -2,22 +2,36 @@
 
 from __future__ import annotations
 
+import time
+
+import structlog
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from sqlalchemy import Connection, Engine, NullPool, create_engine, text
+from sqlalchemy.exc import OperationalError
 from sqlmodel import SQLModel
 
 from app.storage import tables  # noqa: F401  (fills the metadata)
-from app.storage.engine import sqlalchemy_url
+from app.storage.engine import sqlalchemy_url, sqlstate
 from app.storage.revisions import MIGRATIONS, current_revision, needed_revision
 
+LOG = structlog.get_logger(__name__)
 ONE_AT_A_TIME = 0x446F6379  # "Docy": key of the advisory lock below
+LOCK_SECONDS = 3.0
+"""Longest wait for a table: whoever comes behind a statement that waits for one, waits as well, and
+workers, which go on meanwhile, wait for ten seconds at most."""
+PAUSE_SECONDS = 5.0
+"""Between tries, in which others do what they could not."""
+PATIENCE_SECONDS = 900.0
+"""With a table that somebody does not let go, say a dump."""
+IN_THE_WAY = ("55P03", "40P01")
+"""SQLSTATE of a lock that was not had in time, and of a deadlock."""
 
 
 def migrate(url: str) -> str:
-    """Upgrade to the newest revision; safe to run from several places at once.
+    """Upgrade to the newest revision; safe to run from several places at once, and beside work.
 
     A database that is ahead of this code is left as it is: a platform that rolls back runs this in
     the older release, whose Alembic does not know the newer revisions and would fail.
@@ -25,15 +39,30 @@ def migrate(url: str) -> str:
     Returns:
         The revision of the database behind it.
     """
-    needed = needed_revision()
     engine = create_engine(sqlalchemy_url(url), poolclass=NullPool)
-    with engine.begin() as connection:
-        # Bound to the transaction, so that it also holds through a pooler.
-        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": ONE_AT_A_TIME})
-        found = current_revision(connection)
-        if found is not None and found > needed:
-            return found
-        command.upgrade(_config(connection), "head")
+    give_up_at = time.monotonic() + PATIENCE_SECONDS
+    while True:
+        try:
+            with engine.begin() as connection:
+                return _upgrade(connection)
+        except OperationalError as error:
+            if sqlstate(error) not in IN_THE_WAY or time.monotonic() > give_up_at:
+                raise
+            LOG.warning("migration.waits", reason=str(error.orig).splitlines()[0])
+        time.sleep(PAUSE_SECONDS)
+
+
+def _upgrade(connection: Connection) -> str:
+    # Bound to the transaction, so that it also holds through a pooler.
+    connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": ONE_AT_A_TIME})
+    found, needed = current_revision(connection), needed_revision()
+    if found is not None and found > needed:
+        return found
+    connection.execute(
+        text("SELECT set_config('lock_timeout', :wait, true)"),
+        {"wait": f"{round(LOCK_SECONDS * 1000)}ms"},
+    )
+    command.upgrade(_config(connection), "head")
     return needed
 
 

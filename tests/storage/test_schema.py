@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor, wait
+
 import pytest
 from alembic.script import ScriptDirectory
 from sqlalchemy import text
@@ -12,6 +14,7 @@ from app.storage import migrate
 from app.storage.engine import make_engine, sqlalchemy_url, transaction
 from app.storage.revisions import MIGRATIONS, current_revision, needed_revision
 from app.storage.tables import SQLModel
+from tests.storage.migrating import make_one_behind
 
 
 def test_the_migrations_make_what_the_tables_say(database_url):
@@ -31,6 +34,37 @@ def test_a_database_of_a_newer_version_is_left_alone(database_url):
     assert migrate.migrate(database_url) == "9999"
     with transaction(engine) as connection:
         assert current_revision(connection) == "9999"
+    engine.dispose()
+
+
+def _somebody_waits(engine):
+    with engine.begin() as connection:
+        waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+        return connection.execute(text(waiting)).scalar_one() > 0
+
+
+def test_a_migration_that_must_wait_keeps_nobody_waiting(empty_database_url, monkeypatch):
+    monkeypatch.setattr(migrate, "LOCK_SECONDS", 0.3)
+    monkeypatch.setattr(migrate, "PAUSE_SECONDS", 0.1)
+    make_one_behind(empty_database_url)
+    engine = make_engine(empty_database_url, application_name="test")
+    tables = text(
+        "SELECT relname FROM pg_class WHERE relkind IN ('r', 'p') AND NOT relispartition"
+        " AND relnamespace = 'public'::regnamespace AND relname <> 'alembic_version'"
+    )
+    with ThreadPoolExecutor(1) as pool:
+        with engine.begin() as dump:
+            # Of all that a migration locks, this one comes last.
+            dump.execute(text("LOCK TABLE alembic_version IN SHARE MODE"))
+            migrating = pool.submit(migrate.migrate, empty_database_url)
+            while not _somebody_waits(engine):
+                assert not wait([migrating], 0.02).done
+            with transaction(engine) as connection:
+                connection.execute(text("SET LOCAL lock_timeout = '2s'"))
+                for name in connection.execute(tables).scalars().all():
+                    connection.execute(text(f"LOCK TABLE {name} IN ROW EXCLUSIVE MODE"))
+            assert not migrating.done()
+        assert migrating.result(20) == needed_revision()
     engine.dispose()
 
 
