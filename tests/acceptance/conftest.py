@@ -42,8 +42,17 @@ def children(pid: int) -> list[int]:
 class System:
     """Web and worker over given servers."""
 
-    def __init__(self, folder: Path, database_url: str, redis_url: str, **environment: str) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        database_url: str,
+        redis_url: str,
+        *,
+        code: Path = PROJECT,
+        **environment: str,
+    ) -> None:
         self.folder = folder
+        self.code = code
         inherited = {
             name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"
         }
@@ -62,7 +71,7 @@ class System:
         log = (self.folder / f"{arguments[0]}-{len(self.processes)}.log").open("ab")
         process = subprocess.Popen(
             [sys.executable, "-m", "app", *arguments],
-            cwd=PROJECT,
+            cwd=self.code,
             env=self.environment,
             stdout=log,
             stderr=log,
@@ -126,8 +135,10 @@ def make_system(tmp_path, database_url, redis_url):  # noqa: ARG001  (asked for,
     # Processes whose database is dropped first wait for it until they may no longer.
     made = []
 
-    def make(database_url: str, redis_url: str, **environment: str) -> System:
-        made.append(System(tmp_path, database_url, redis_url, **environment))
+    def make(database_url: str, redis_url: str, **options: object) -> System:
+        folder = tmp_path / f"system-{len(made)}"
+        folder.mkdir()
+        made.append(System(folder, database_url, redis_url, **options))
         return made[-1]
 
     yield make
