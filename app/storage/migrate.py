@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 
 import structlog
 from alembic import command
@@ -28,6 +29,10 @@ PATIENCE_SECONDS = 900.0
 """With a table that somebody does not let go, say a dump."""
 IN_THE_WAY = ("55P03", "40P01")
 """SQLSTATE of a lock that was not had in time, and of a deadlock."""
+
+LEFT_BEHIND: frozenset[str] = frozenset()
+"""Tables, and columns as ``table.column``, that only the version before still uses; the next may
+drop them."""
 
 
 def migrate(url: str) -> str:
@@ -75,9 +80,10 @@ def differences(engine: Engine) -> list[object]:
         return list(compare_metadata(context, SQLModel.metadata))
 
 
-def _is_ours(name: str | None, kind: str, _: object) -> bool:
+def _is_ours(name: str | None, kind: str, parents: Mapping[str, str | None]) -> bool:
     """Tell whether the code should know a name; partitions come and go by themselves."""
-    return kind != "table" or not (name or "").startswith("attempts_")
+    place = f"{parents['table_name']}.{name}" if kind == "column" else name or ""
+    return place not in LEFT_BEHIND and not (kind == "table" and place.startswith("attempts_"))
 
 
 def _config(connection: Connection) -> Config:
