@@ -37,6 +37,7 @@ def configure_logging(settings: Settings) -> None:
         cache_logger_on_first_use=True,
     )
     handler = logging.StreamHandler(sys.stderr)
+    handler.addFilter(_without_content)
     processors: list[structlog.typing.Processor] = [
         structlog.stdlib.ProcessorFormatter.remove_processors_meta
     ]
@@ -52,3 +53,15 @@ def configure_logging(settings: Settings) -> None:
     root.setLevel(level)
     for name in QUIET:
         logging.getLogger(name).setLevel(max(level, logging.WARNING))
+
+
+def _without_content(record: logging.LogRecord) -> bool:
+    """Name messages by their ids: Dramatiq prints their arguments, and these are documents."""
+    if record.name.startswith("dramatiq") and isinstance(record.args, tuple):
+        record.args = tuple(
+            f"{one.actor_name} {one.message_id}"
+            if hasattr(one, "actor_name") and hasattr(one, "message_id")
+            else one
+            for one in record.args
+        )
+    return True

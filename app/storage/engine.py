@@ -62,6 +62,8 @@ def make_engine(url: str, *, application_name: str, pool_size: int = 5) -> Engin
         sqlalchemy_url(url),
         pool_size=pool_size,
         max_overflow=0,
+        # Of errors: they are documents and secrets, and errors are logged.
+        hide_parameters=True,
         pool_timeout=POOL_TIMEOUT_SECONDS,
         pool_use_lifo=True,
         connect_args={
