@@ -45,7 +45,7 @@ from worker.ingest import Ingest, ingest
 from worker.middleware import worker_middleware
 from worker.planning import Planning, Replanner
 from worker.previews import Preview, Previewer, preview
-from worker.retention import Retention
+from worker.retention import Intake, Retention
 from worker.router_host import RouterHost, TableRouter
 from worker.schema import wait_for_schema
 from worker.sweeper import Sweeper
@@ -267,7 +267,10 @@ def _sweeper(
             )
 
     retention = Retention(
-        engine, settings.retention, partial(queued_since, client, broker.namespace)
+        engine,
+        settings.retention,
+        partial(queued_since, client, broker.namespace),
+        Intake(lambda: sum(read_accepted(client, broker.namespace).values())),
     )
     sweeper = Sweeper(
         engine,

@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
 import structlog
+from redis.exceptions import RedisError
 from sqlalchemy import Connection, Engine
 
 from app.domain.documents import DEFAULT_TENANT
@@ -30,6 +31,8 @@ BUSY_SECONDS = 0.1
 """Spent on removing in a tick while documents are coming in: a tenth of one core at most."""
 IDLE_SECONDS = 0.5
 IDLE_BEHIND = timedelta(seconds=1)
+QUIET_PER_SECOND = 5.0
+"""Documents that come in while nobody minds. Workers that keep up leave no queue to tell by."""
 
 PURGES = "purges"
 PURGES_REPEAT = timedelta(minutes=15)
@@ -40,17 +43,38 @@ Step = Callable[[Connection, Cursor | None], Piece]
 QueuedSince = Callable[[], datetime | None]
 
 
-def seconds_beside(since: datetime | None) -> float:
-    """Return how long a tick may take beside a queue whose oldest document is so old."""
-    if since is not None and datetime.now(UTC) - since < IDLE_BEHIND:
-        return IDLE_SECONDS
-    return BUSY_SECONDS
+class Intake:
+    """How many documents come in, from a count of all that ever came."""
+
+    def __init__(
+        self, accepted: Callable[[], int], now: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._accepted = accepted
+        self._now = now
+        self._seen: tuple[float, int] | None = None
+
+    def is_quiet(self) -> bool:
+        """Tell whether few came since this was asked last; False when that cannot be told."""
+        before = self._seen
+        try:
+            self._seen = now, total = self._now(), self._accepted()
+        except RedisError as error:
+            LOG.warning("retention.intake_unknown", reason=str(error))
+            self._seen = None
+            return False
+        return before is not None and total - before[1] <= QUIET_PER_SECOND * (now - before[0])
 
 
 class Retention:
     """Removes what is too old; one for the sweeper of a process."""
 
-    def __init__(self, engine: Engine, policy: RetentionPolicy, queued_since: QueuedSince) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        policy: RetentionPolicy,
+        queued_since: QueuedSince,
+        intake: Intake,
+    ) -> None:
         """Keep the parts.
 
         Args:
@@ -58,17 +82,19 @@ class Retention:
             policy: the limits.
             queued_since: when the oldest document was accepted that is still queued, None when that
                 cannot be told.
+            intake: beside which a tick takes less time.
         """
         self._engine = engine
         self._policy = policy
         self._queued_since = queued_since
+        self._intake = intake
         self._names = [PURGES, *(kept.value for kept in policy.limited)]
 
     def tick(self, *, seconds: float | None = None) -> int:
         """Remove what is too old by the clock of the queue; return how many.
 
         Args:
-            seconds: to spend at most; None: as many as ``seconds_beside`` the queue.
+            seconds: to spend at most; None: as many as the intake leaves.
         """
         due = self._in_transaction(
             lambda connection: retention_walks.due(connection, DEFAULT_TENANT, self._names)
@@ -77,13 +103,19 @@ class Retention:
             return 0
         since = self._queued_since()
         steps = self._steps(since)
-        until = time.monotonic() + (seconds_beside(since) if seconds is None else seconds)
+        if seconds is None:
+            seconds = self._seconds_beside(since)
+        until = time.monotonic() + seconds
         removed = 0
         for name in due:
             removed += self._walk(name, steps.get(name), until)
             if time.monotonic() >= until:
                 break
         return removed
+
+    def _seconds_beside(self, since: datetime | None) -> float:
+        waits = since is None or datetime.now(UTC) - since >= IDLE_BEHIND
+        return IDLE_SECONDS if self._intake.is_quiet() and not waits else BUSY_SECONDS
 
     def _steps(self, since: datetime | None) -> dict[str, Step]:
         """Return what each walk does now; nothing while the age of the queue is unknown."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from redis.exceptions import RedisError
 from sqlalchemy import text
 
 from app.domain.identifiers import id_made_at
@@ -12,7 +13,7 @@ from app.domain.retention import Kept, RetentionPolicy
 from app.settings import Settings
 from app.storage.engine import make_engine, transaction
 from worker import retention
-from worker.retention import Retention
+from worker.retention import Intake, Retention
 
 NOW = datetime.now(UTC)
 DAY = timedelta(days=1)
@@ -60,7 +61,7 @@ def receipts(run):
 
 def make_retention(engine, *, since=NOW, **days):
     policy = RetentionPolicy(days={Kept(name): count for name, count in days.items()})
-    return Retention(engine, policy, lambda: since)
+    return Retention(engine, policy, lambda: since, Intake(lambda: 0))
 
 
 def test_a_tick_removes_what_is_older_than_its_limit_and_then_rests(engine, receipts):
@@ -124,10 +125,44 @@ def test_purges_are_repeated_by_the_tick(engine, run):
     assert run("SELECT purging FROM tombstones") == [(False,)]
 
 
-def test_a_tick_is_short_while_documents_wait():
-    assert retention.seconds_beside(datetime.now(UTC)) == retention.IDLE_SECONDS
-    for since in (datetime.now(UTC) - 2 * retention.IDLE_BEHIND, None):
-        assert retention.seconds_beside(since) == retention.BUSY_SECONDS < retention.IDLE_SECONDS
+def test_the_intake_is_quiet_while_few_documents_come():
+    clock, total = [100.0], [7]
+    intake = Intake(lambda: total[0], lambda: clock[0])
+    assert not intake.is_quiet()  # Nobody knows yet.
+    for seconds, came, quiet in ((1, 0, True), (1, 5, True), (1, 6, False), (10, 50, True)):
+        clock[0] += seconds
+        total[0] += came
+        assert intake.is_quiet() is quiet
+
+
+def test_an_intake_that_cannot_be_told_is_not_quiet():
+    def fail():
+        raise RedisError
+
+    intake = Intake(lambda: 7)
+    intake.is_quiet()
+    intake._accepted = fail
+    assert not intake.is_quiet()
+    intake._accepted = lambda: 7
+    assert not intake.is_quiet()
+    assert intake.is_quiet()
+
+
+@pytest.mark.parametrize(
+    ("behind_seconds", "quiet", "idle"), [(0, True, True), (0, False, False), (5, True, False)]
+)
+def test_a_tick_is_short_while_documents_come_or_wait(
+    engine, receipts, monkeypatch, behind_seconds, quiet, idle
+):
+    receipts(11)
+    monkeypatch.setattr(retention, "IDLE_SECONDS", -1.0)
+    monkeypatch.setattr(retention, "BUSY_SECONDS", 60.0)
+    retaining = make_retention(
+        engine, since=datetime.now(UTC) - timedelta(seconds=behind_seconds), receipts=10
+    )
+    monkeypatch.setattr(retaining._intake, "is_quiet", lambda: quiet)
+    # Each walk gets one step in any case; PURGES goes first and takes all that there is of -1 s.
+    assert retaining.tick() == (0 if idle else 1)
 
 
 def test_every_kind_has_a_setting_and_a_step():
