@@ -21,7 +21,7 @@ from app.queue.oldest import last_accepted_async
 from app.services.documents import delete_document, get_document
 from app.services.purging import purge_document
 from app.storage.purging import Purged
-from app.storage.tables import Document
+from app.storage.tables.documents import Document
 
 router = APIRouter(tags=["documents"])
 

@@ -9,7 +9,7 @@ from sqlalchemy import Engine
 from app.domain.errors import DocumentNotFound
 from app.storage import documents
 from app.storage.engine import transaction
-from app.storage.tables import Document
+from app.storage.tables.documents import Document
 
 
 def get_document(engine: Engine, tenant_id: int, document_id: uuid.UUID) -> Document:

@@ -20,7 +20,7 @@ from app.queue.questions import Asker
 from app.storage import destinations, documents
 from app.storage.documents import prediction_of
 from app.storage.engine import transaction
-from app.storage.tables import Document
+from app.storage.tables.documents import Document
 
 NOT_CHOSEN = "the router did not choose it"
 

@@ -13,7 +13,7 @@ from app.domain.routing import RoutingTable
 from app.storage import destinations, document_deliveries, documents, unplanned
 from app.storage.document_deliveries import DeliveryPlace, DocumentDelivery
 from app.storage.engine import transaction
-from app.storage.tables import Document
+from app.storage.tables.documents import Document
 from app.storage.unplanned import Waiting
 
 

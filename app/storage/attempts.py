@@ -15,7 +15,7 @@ from app.domain.deliveries import AttemptRecord
 from app.domain.delivery_ids import DeliveryPlace
 from app.storage.deliveries import DeliveryResult
 from app.storage.engine import driver_of
-from app.storage.tables import AttemptRow
+from app.storage.tables.attempts import AttemptRow
 
 TABLE = AttemptRow.__table__  # type: ignore[attr-defined]  # SQLModel sets it on table classes
 MOST_SHOWN = 1_000

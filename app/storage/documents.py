@@ -19,7 +19,7 @@ from app.domain.documents import OrderKey
 from app.domain.predictions import Prediction
 from app.storage import counters, tallies
 from app.storage.counters import Delta
-from app.storage.tables import Document, Tombstone
+from app.storage.tables.documents import Document, Tombstone
 from app.storage.tallies import Owner
 
 TABLE = Document.__table__  # type: ignore[attr-defined]  # SQLModel sets it on table classes

@@ -14,9 +14,16 @@ from sqlalchemy import Connection, Engine, NullPool, create_engine, text
 from sqlalchemy.exc import OperationalError
 from sqlmodel import SQLModel
 
-from app.storage import tables  # noqa: F401  (fills the metadata)
 from app.storage.engine import sqlalchemy_url, sqlstate
 from app.storage.revisions import MIGRATIONS, current_revision, needed_revision
+from app.storage.tables import (  # noqa: F401  (they fill the metadata)
+    attempts,
+    counts,
+    deliveries,
+    destinations,
+    documents,
+    intake,
+)
 
 LOG = structlog.get_logger(__name__)
 ONE_AT_A_TIME = 0x446F6379  # "Docy": key of the advisory lock below

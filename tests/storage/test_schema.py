@@ -8,12 +8,12 @@ import pytest
 from alembic.script import ScriptDirectory
 from sqlalchemy import text
 from sqlalchemy.exc import ProgrammingError
+from sqlmodel import SQLModel
 
 from app.domain.errors import DatabaseUnavailable, SchemaBehind
 from app.storage import migrate
 from app.storage.engine import make_engine, sqlalchemy_url, transaction
 from app.storage.revisions import MIGRATIONS, current_revision, needed_revision
-from app.storage.tables import SQLModel
 from tests.storage.migrating import make_one_behind
 
 
