@@ -8,6 +8,9 @@ from dataclasses import dataclass
 
 import pytest
 
+# Beside the tests, and what it asserts is to be explained like theirs.
+pytest.register_assert_rewrite("tests.fuzz.drawn_lives")
+
 SHORT = 100
 
 
