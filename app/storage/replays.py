@@ -106,8 +106,13 @@ def plan(
 ) -> list[DeliveryPlace]:
     """Plan deliveries anew, whichever of them may be (``facts_of``); return the new ones.
 
-    Somebody else who plans the same one at this moment wins, or this one does; never both. The
-    documents are locked first, so that none goes, by deletion or retention, whose delivery is open.
+    Somebody else who plans the same one at this moment wins, or this one does; never both.
+
+    The documents are locked first, as all who plan do, and in the order in which a chunk locks
+    them. A newer version, a deletion or retention then waits until these deliveries are there to be
+    superseded or cancelled, or to keep the document; without the lock it would not see them, and
+    they would stay open beside it. One that was quicker is waited for here, and the plan, a
+    statement of its own with a snapshot behind that wait, finds that the document has changed.
     """
     if not places:
         return []
