@@ -128,6 +128,8 @@ class Settings(BaseSettings):
     """``package.module:Class``: a Pydantic model that events of ``/v1/event`` must fit."""
 
     model_path: Path = DEFAULT_MODEL_PATH
+    classify_timeout_seconds: Annotated[float, Field(gt=0)] = 60.0
+    """For the model's answer to a chunk, behind which its process ends and another goes on."""
     worker_min: Annotated[int, Field(ge=1, le=64)] = 1
     """Ingest processes that are always there."""
     worker_max: Annotated[int, Field(ge=1, le=64)] | None = None

@@ -12,6 +12,7 @@ import structlog
 
 from app.domain.errors import ModelUnusable
 from app.domain.predictions import Prediction
+from worker.under_way import UnderWay
 
 LOG = structlog.get_logger(__name__)
 RETRY_LOAD_SECONDS = 30.0
@@ -29,9 +30,13 @@ class ModelHolder:
 
     Importing scikit-learn costs a second and most of the process's memory, so nothing else in the
     worker imports it.
+
+    Attributes:
+        calls: those of the model that are under way; it is the user's, and may hang.
     """
 
     def __init__(self, path: Path) -> None:
+        self.calls = UnderWay()
         self._path = path
         self._lock = threading.Lock()
         self._classifier: Classifier | None = None
@@ -43,7 +48,8 @@ class ModelHolder:
         if classifier is None:
             return [None] * len(texts)
         LOG.debug("model.called", texts=len(texts))
-        return list(classifier.classify(texts))
+        with self.calls.call():
+            return list(classifier.classify(texts))
 
     def usable(self) -> bool:
         """Tell whether there is a model; loads it if that was not tried yet."""

@@ -29,6 +29,7 @@ from app.queue.broker import HardenedBroker
 from app.queue.connection import connect
 from app.queue.dead_letters import DeadLetter, move_dead_letters
 from app.queue.doorbell import Doorbell
+from app.queue.liveness import Vital
 from app.queue.messages import FastEncoder
 from app.queue.names import COLLECT, DELIVER, LANES, QUESTIONS
 from app.queue.oldest import queued_since
@@ -177,6 +178,9 @@ def _add_ingest(broker: HardenedBroker, settings: Settings, engine: Engine, bell
         stopping=threading.Event(),
         planning=planning if router else None,
     )
+    broker.parts["classifier"] = Vital(
+        parts.model.calls.silent_seconds, settings.classify_timeout_seconds
+    )
     groups = Grouping(partial(ingest, parts), at_once=GROUPS_AT_ONCE)
     register_ingest(broker, groups.ingest)
     replanner = Replanner(planning)
@@ -216,7 +220,7 @@ def _add_delivery(
     from worker.pump import Pump, PumpOptions  # noqa: PLC0415
 
     pump = Pump(engine, bell, PumpOptions.of(settings))
-    broker.parts["pump"] = pump.silent_seconds
+    broker.parts["pump"] = Vital(pump.silent_seconds)
     register_delivery(broker, partial(deliver, DeliveryResources(engine=engine, pump=pump)))
     return Part(start=pump.start, stop=pump.stop)
 

@@ -27,6 +27,7 @@ from redis.exceptions import NoScriptError, RedisError
 from app.domain.identifiers import id_made_at, new_id
 from app.queue.connection import SERVER_ERRORS
 from app.queue.consumer import HardenedConsumer
+from app.queue.liveness import Vital
 from app.queue.messages import document_count
 from app.queue.names import Keys
 from app.queue.wake import WakeListener
@@ -55,7 +56,7 @@ class HardenedBroker(RedisBroker):
         held: per queue, the ids that this process really has: waiting for a thread, being worked
             on or delayed. What Redis believes it has beyond these is put back (S1, S3).
         seen: per queue, when its consumer last came by; a silent one means a broken process.
-        parts: what else must work, with the seconds for which it has been silent.
+        parts: what else must work, by its name in the log.
     """
 
     def __init__(
@@ -80,7 +81,7 @@ class HardenedBroker(RedisBroker):
         self.poll_seconds = poll_seconds
         self.held: defaultdict[str, set[str]] = defaultdict(set)
         self.seen: dict[str, float] = {}
-        self.parts: dict[str, Callable[[], float]] = {}
+        self.parts: dict[str, Vital] = {}
         self._wake = WakeListener(client, namespace)
         _renew_identity_after_fork(self)
 

@@ -1,14 +1,15 @@
-"""A process whose consumer is dead or silent ends, so that its supervisor starts a new one."""
+"""A process of which a part is dead or silent ends, so that its supervisor starts a new one."""
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import signal
 import threading
 import time
 from collections.abc import Callable
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import structlog
 from dramatiq import Broker, Worker
@@ -24,8 +25,20 @@ LOOK_EVERY_SECONDS = 5.0
 EXIT_SILENT = 70
 
 
+class Vital(NamedTuple):
+    """A part without which the process is of no use.
+
+    Attributes:
+        silent_seconds: for which it has not shown that it works.
+        most_seconds: for which it may be silent; None: as long as a consumer.
+    """
+
+    silent_seconds: Callable[[], float]
+    most_seconds: float | None = None
+
+
 class Watchdog(Middleware):
-    """Looks at the consumer threads of its process."""
+    """Looks at the consumer threads of its process, and at the parts that it names."""
 
     def __init__(
         self,
@@ -60,7 +73,9 @@ class Watchdog(Middleware):
             # The whole process stood still (SIGSTOP, a frozen container): let the consumers run
             # first, they have been as silent as this thread.
             if not paused and (broken := self.broken(broker, worker)):
-                LOG.critical("consumer.silent", queues=broken)
+                LOG.critical("process.silent", parts=broken)
+                # Where it hangs, on stderr.
+                faulthandler.dump_traceback(2)
                 self._end(EXIT_SILENT)
                 return
 
@@ -68,7 +83,7 @@ class Watchdog(Middleware):
         """Return the queues whose consumer thread is dead or has not come by for too long.
 
         And "worker" for each working thread that is dead: the queues go on filling it. And each
-        other part of the process that says how long it has been silent.
+        other part of the process that has been silent for longer than it may.
         """
         now = self._clock()
         consumers = [
@@ -76,7 +91,11 @@ class Watchdog(Middleware):
             for queue, thread in worker.consumers.items()
             if not thread.is_alive() or now - broker.seen.get(queue, now) > self._silent_seconds
         ]
-        parts = [name for name, silent in broker.parts.items() if silent() > self._silent_seconds]
+        parts = [
+            name
+            for name, part in broker.parts.items()
+            if part.silent_seconds() > (part.most_seconds or self._silent_seconds)
+        ]
         return parts + consumers + ["worker" for thread in worker.workers if not thread.is_alive()]
 
 

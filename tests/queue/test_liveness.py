@@ -6,7 +6,7 @@ import signal
 import threading
 from types import SimpleNamespace
 
-from app.queue.liveness import EXIT_SILENT, TerminateOnce, Watchdog
+from app.queue.liveness import EXIT_SILENT, TerminateOnce, Vital, Watchdog
 
 
 def thread(*, alive=True):
@@ -31,10 +31,17 @@ def test_dead_and_silent_consumers_and_dead_workers_are_found():
 def test_a_pump_that_is_silent_is_found_like_a_consumer():
     watchdog = Watchdog(silent_seconds=60, clock=lambda: 100.0)
     broker, worker = parts(seen={"fine": 90.0})
-    broker.parts["pump"] = lambda: 59.0
+    broker.parts["pump"] = Vital(lambda: 59.0)
     assert watchdog.broken(broker, worker) == []
-    broker.parts["pump"] = lambda: 61.0
+    broker.parts["pump"] = Vital(lambda: 61.0)
     assert watchdog.broken(broker, worker) == ["pump"]
+
+
+def test_a_part_may_be_silent_for_as_long_as_it_says():
+    watchdog = Watchdog(silent_seconds=60, clock=lambda: 100.0)
+    broker, worker = parts(seen={"fine": 90.0})
+    broker.parts |= {"slow": Vital(lambda: 100.0, 101.0), "quick": Vital(lambda: 3.0, 2.0)}
+    assert watchdog.broken(broker, worker) == ["quick"]
 
 
 def watch(clock, *, seen):
