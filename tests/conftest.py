@@ -39,6 +39,11 @@ from app.local.valkey import ValkeyServer, ask
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+# A shell without job control starts what goes into the background with SIGINT ignored, and so would
+# be the processes that tests interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 _FAST = {
     # Killing a server's process loses nothing that was written, with or without fsync.
     "fsync": "off",

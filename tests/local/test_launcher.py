@@ -48,6 +48,7 @@ def test_everything_starts_from_nothing_and_ctrl_c_stops_it_in_order_leaving_no_
     assert f"migrating {found['DATABASE_URL']}" in up.said
     assert len(up.family) > 5
 
+    up.wait_until_it_speaks("worker")
     up.signal(signal.SIGINT)
     assert up.end() == 0
     assert stops(up.said) == ORDER
@@ -111,6 +112,7 @@ def test_a_second_start_after_sigterm_keeps_the_data(launch):
 def test_a_launcher_that_is_killed_takes_everything_with_it_and_the_data_stays(launch):
     first = launch(servers=True)
     write(told(first.up()))
+    first.wait_until_it_speaks("worker")
     first.signal(signal.SIGKILL)
     first.process.wait()
     first.wait_until_all_are_gone()
