@@ -161,11 +161,14 @@ def _pool_size(kinds: Sequence[Kind]) -> int:
 
 def _add_ingest(broker: HardenedBroker, settings: Settings, engine: Engine, bell: Doorbell) -> Part:
     router = load_router(settings)
+    routers = RouterHost(router) if router else TableRouter()
+    if isinstance(routers, RouterHost):
+        broker.parts["router"] = Vital(routers.calls.silent_seconds)
     destinations = DestinationCache()
     planning = Planning(
         engine=engine,
         destinations=destinations,
-        router=RouterHost(router) if router else TableRouter(),
+        router=routers,
         ring=bell.ring,
         seal=_seal(settings) if router else str,
     )

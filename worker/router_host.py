@@ -13,6 +13,7 @@ from app.domain.errors import RouterFailed
 from app.domain.predictions import Prediction
 from app.domain.routers import Chosen, RoutedDocument, Router, read_answer
 from app.domain.routing import RoutingTable
+from worker.under_way import UnderWay
 
 ANSWER_SECONDS = 30.0
 """For a coroutine; a plain method cannot be interrupted."""
@@ -49,9 +50,14 @@ class TableRouter:
 
 
 class RouterHost:
-    """Asks the user's router. One per process; its threads may ask at the same time."""
+    """Asks the user's router. One per process; its threads may ask at the same time.
+
+    Attributes:
+        calls: those of the router that are under way, each of one document.
+    """
 
     def __init__(self, router: Router, *, answer_seconds: float = ANSWER_SECONDS) -> None:
+        self.calls = UnderWay()
         self._router = router
         self._answer_seconds = answer_seconds
         self._lock = threading.Lock()
@@ -80,7 +86,8 @@ class RouterHost:
 
     def _call(self, question: Question, destinations: Sequence[Destination]) -> object:
         try:
-            return self._router.route(question.document, question.prediction, destinations)
+            with self.calls.call():
+                return self._router.route(question.document, question.prediction, destinations)
         except (Exception, SystemExit) as error:  # noqa: BLE001  (it is not our code)
             return _failure(error)
 
@@ -95,8 +102,10 @@ class RouterHost:
         async def answer(one: Awaitable[object]) -> object:
             async with turns:
                 try:
+                    # Counted too: one that blocks the loop is not interrupted either.
                     async with asyncio.timeout(self._answer_seconds):
-                        return await one
+                        with self.calls.call():
+                            return await one
                 except TimeoutError:
                     return RouterFailed(f"it did not answer within {self._answer_seconds:g} s")
                 except (Exception, SystemExit) as error:  # noqa: BLE001  (it is not our code)

@@ -8,7 +8,6 @@ import threading
 import uuid
 from contextlib import suppress
 from dataclasses import replace
-from datetime import UTC, datetime
 
 import pytest
 from sqlalchemy import text
@@ -16,16 +15,13 @@ from sqlalchemy import text
 from app.domain.destinations import DestinationChanges, DestinationInput
 from app.domain.documents import DEFAULT_TENANT
 from app.domain.encryption import new_key
-from app.domain.errors import SettingsInvalid
 from app.domain.rotation import SecretRotation
-from app.domain.routers import RoutedDocument, RouteTo
-from app.domain.routing import RoutingTable, plan_routes
+from app.domain.routers import RouteTo
+from app.domain.routing import plan_routes
 from app.domain.signing import decode_secret
 from app.domain.vault import Vault
-from app.extensions import load_router
 from app.services import destinations
 from app.services.rejected import retry_rejected
-from app.settings import Settings
 from app.storage import documents, unregistered
 from app.storage.destinations import DestinationCache
 from app.storage.engine import make_engine, transaction
@@ -33,7 +29,7 @@ from tests.acceptance.conftest import until
 from tests.worker.test_worker_parts import FakeModel, chunk
 from worker.ingest import Ingest, ingest
 from worker.planning import Planning, Replanner
-from worker.router_host import Question, RouterHost, TableRouter
+from worker.router_host import RouterHost, TableRouter
 
 
 @pytest.fixture
@@ -418,82 +414,3 @@ def test_a_document_that_the_table_cannot_read_is_kept(engine, make_parts):
     Replanner(planning).look()
     ((error,),) = rows(engine, "SELECT error FROM unplanned_documents")
     assert "TypeError" in error
-
-
-QUESTION = Question(
-    RoutedDocument(
-        id=uuid.uuid4(),
-        version=0,
-        content="x",
-        topics=None,
-        keys=None,
-        delivery=None,
-        priority=None,
-        attributes=None,
-        created_at=datetime.now(UTC),
-        updated_at=datetime.now(UTC),
-    ),
-    None,
-)
-
-
-class Hangs:
-    async def route(self, *_):
-        await asyncio.Event().wait()
-
-
-class Exits:
-    def route(self, *_):
-        raise SystemExit
-
-
-class Lazy:
-    def route(self, *_):
-        yield "a"
-        message = "half way"
-        raise RuntimeError(message)
-
-
-@pytest.mark.parametrize(
-    ("router", "said"),
-    [
-        (Hangs(), "it did not answer within 0.05 s"),
-        (Exits(), "SystemExit"),
-        (Lazy(), "RuntimeError: half way"),
-    ],
-)
-def test_whatever_a_router_does_is_an_answer(router, said):
-    host = RouterHost(router, answer_seconds=0.05)
-    (answer, _) = host.ask([QUESTION, QUESTION], RoutingTable([]))
-    host.close()
-    assert said in str(answer)
-
-
-@pytest.mark.parametrize(
-    ("name", "said"),
-    [
-        ("nowhere:Router", "cannot be imported"),
-        ("tests.worker.test_routers_in_workers:Sync", None),
-        ("tests.worker.test_routers_in_workers:ToUrls", None),
-        (
-            "tests.worker.test_routers_in_workers:Planning",
-            "is not a subclass of app.domain.routers.Router",
-        ),
-        ("tests.worker.test_routers_in_workers:Needs", "cannot be made without arguments"),
-    ],
-)
-def test_the_setting_names_a_class_with_a_method_route(name, said):
-    if said is None:
-        assert load_router(Settings(router=name)).route
-        return
-    with pytest.raises(SettingsInvalid, match=said):
-        load_router(Settings(router=name))
-
-
-class Needs(Sync):
-    def __init__(self, something):
-        self.something = something
-
-
-def test_without_the_setting_there_is_no_router():
-    assert load_router(Settings(router=" ")) is None
