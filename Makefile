@@ -50,8 +50,8 @@ test: development ## Run all tests on a real Postgres and Valkey of their own
 chaos: development ## Pull every plug at random and see that nothing is lost (ARGS='--seeds 20')
 	@$(PY) -m tests.chaos $(ARGS)
 
-fuzz: development ## Make 20,000 requests up, and deliveries' lives (FUZZ_CASES=…, FUZZ_SEED=… repeats)
-	@env FUZZ_CASES="$(FUZZ_CASES)" $(PY) -m pytest tests/fuzz $(ARGS)
+fuzz: development ## Make 20,000 requests up, deliveries' lives, URLs, filters (FUZZ_CASES=…, FUZZ_SEED=… repeats)
+	@env FUZZ_CASES="$(FUZZ_CASES)" $(PY) -m pytest tests/fuzz tests/domain $(ARGS)
 
 check: development ## Everything that CI checks before the tests: lint, types, contracts
 	$(PY) -m ruff check .

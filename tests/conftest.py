@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
+from hypothesis import settings
 
 # `pytest` alone puts only tests/ on the path; `python -m pytest` the project too.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -35,6 +36,11 @@ from app.local.guard import start_guard
 from app.local.postgres import PostgresServer
 from app.local.processes import RunFolder
 from app.local.valkey import ValkeyServer, ask
+
+# `make fuzz` draws more examples than the suite. No deadline: a busy machine is no fault of ours.
+_EXAMPLES = max(100, int(os.environ.get("FUZZ_CASES", "0")) // 10)
+settings.register_profile("docyard", parent=settings(), deadline=None, max_examples=_EXAMPLES)
+settings.load_profile("docyard")
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -14,6 +14,7 @@ from urllib.parse import SplitResult, urlsplit, urlunsplit
 import idna
 
 from app.domain.errors import DestinationUrlRefused
+from app.domain.text import text_fault
 
 MAX_URL_LENGTH = 2048
 MAX_HOST_LENGTH = 253
@@ -36,6 +37,8 @@ def normalised_url(url: str) -> str:
         raise DestinationUrlRefused(f"is longer than {MAX_URL_LENGTH} characters")
     if _UNSAFE.search(url):
         raise DestinationUrlRefused("contains a space, a control character or a backslash")
+    if fault := text_fault(url):
+        raise DestinationUrlRefused(fault)
     try:
         parts = urlsplit(url)
         port = parts.port

@@ -49,6 +49,7 @@ def test_a_good_url_is_kept_with_its_host_in_ascii_and_lower_case(given, normali
         ("https://example.com/a b", "space"),
         ("https://example.com/\n", "space"),
         ("https://example.com/\0", "space"),
+        ("https://example.com/\ud800", "surrogate"),
         ("https://example.com\\@127.0.0.1/", "backslash"),
         ("https://example.com\t@127.0.0.1/", "space"),
         ("https://1.1.1.1;@127.0.0.1/", "user name"),

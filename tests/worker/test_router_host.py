@@ -53,12 +53,18 @@ class Lazy:
         raise RuntimeError(message)
 
 
+class Misspells:
+    def route(self, *_):
+        return ["https://example.com/\ud800"]
+
+
 @pytest.mark.parametrize(
     ("router", "said"),
     [
         (Hangs(), "it did not answer within 0.05 s"),
         (Exits(), "SystemExit"),
         (Lazy(), "RuntimeError: half way"),
+        (Misspells(), "contains a lone surrogate"),
     ],
 )
 def test_whatever_a_router_does_is_an_answer(router, said):
