@@ -155,7 +155,8 @@ class LineAnswers:
         await self._begin()
         message = {"type": "http.response.body", "body": lines, "more_body": True}
         try:
-            await asyncio.wait_for(self._send(message), UNREAD_SECONDS)
+            async with asyncio.timeout(UNREAD_SECONDS):
+                await self._send(message)
         except TimeoutError:
             raise ClientGone from None
 

@@ -102,6 +102,7 @@ async def _run(client: Client, show: _Show, timeout_seconds: float) -> None:
                 show.sent_at[document] = time.monotonic()
                 await asyncio.to_thread(client.call, "POST", "/documents", body)
             try:
-                await asyncio.wait_for(show.complete.wait(), timeout_seconds)
+                async with asyncio.timeout(timeout_seconds):
+                    await show.complete.wait()
             except TimeoutError:
                 return  # the verdict names what is missing

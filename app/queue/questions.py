@@ -10,6 +10,7 @@ few connections and its intake needs them.
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Any, NamedTuple
 
 import orjson
@@ -68,7 +69,7 @@ class Asker:
         self._asking += 1
         try:
             async with asyncio.timeout(seconds):
-                return await self._ask(encoded, round(seconds * 1000))
+                return await self._ask(encoded, seconds)
         except TimeoutError:
             raise WorkerSilent(seconds) from None
         except SERVER_ERRORS as error:
@@ -77,8 +78,11 @@ class Asker:
         finally:
             self._asking -= 1
 
-    async def _ask(self, encoded: bytes, lifetime_ms: int) -> dict[str, Any]:
-        keys, question_id = self._keys, str(new_id())
+    async def _ask(self, encoded: bytes, seconds: float) -> dict[str, Any]:
+        keys, question_id, lifetime_ms = self._keys, str(new_id()), round(seconds * 1000)
+        # Looked at beside the time-out around us: before Python 3.12 redis-py may swallow the
+        # cancellation by which that ends a command (`asyncio.wait_for` returns what is done).
+        end = time.monotonic() + seconds
         async with self._client.pipeline(transaction=True) as pipeline:
             pipeline.set(keys.question(question_id), encoded, px=lifetime_ms)
             pipeline.rpush(keys.questions, question_id)
@@ -87,13 +91,14 @@ class Asker:
             pipeline.publish(keys.wake(QUESTIONS), "")
             await pipeline.execute()
         pause = FIRST_PAUSE_SECONDS
-        while True:
+        while time.monotonic() < end:
             await asyncio.sleep(pause)
             pause = min(pause * 1.5, LONGEST_PAUSE_SECONDS)
             found = await self._client.getdel(keys.answer(question_id))
             if found is not None:
                 answer: dict[str, Any] = orjson.loads(found)
                 return answer
+        raise TimeoutError
 
 
 def take(client: redis.Redis, namespace: str) -> Question | None:

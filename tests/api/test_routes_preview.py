@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import threading
 import uuid
@@ -9,9 +10,12 @@ from functools import partial
 
 import pytest
 import redis
+import redis.asyncio
 
+from app.domain.errors import WorkerSilent
 from app.queue import questions
 from app.queue.names import Keys
+from app.queue.questions import Asker
 from tests.api.routing_parts import Store
 from tests.api.test_routes import JSON, create
 from worker.planning import Planning
@@ -147,6 +151,31 @@ def test_without_a_worker_text_is_refused_and_nothing_is_left(web, redis_url, mo
     client = redis.Redis.from_url(redis_url)
     assert [key for key in client.keys("docyard:*") if client.pttl(key) < 0] == []
     client.close()
+
+
+class Deaf(redis.asyncio.Redis):
+    """Swallows cancellations, as ``asyncio.wait_for`` does in Python 3.11 where it is too late."""
+
+    async def getdel(self, name):  # noqa: ARG002  (its name in redis-py)
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            return
+
+
+def test_a_question_is_given_up_even_by_a_client_that_swallows_cancellations(
+    redis_url, monkeypatch
+):
+    monkeypatch.setattr("app.queue.questions.ANSWER_SECONDS", 0.2)
+
+    async def ask_deaf():
+        async with Deaf.from_url(redis_url) as client:
+            await asyncio.wait(
+                [asking := asyncio.create_task(Asker(client, "d").ask({}))], timeout=5
+            )
+            return asking.exception()
+
+    assert isinstance(asyncio.run(ask_deaf()), WorkerSilent)
 
 
 def test_a_question_that_nobody_waits_for_is_passed_over(redis_url):

@@ -262,7 +262,8 @@ def test_a_busy_lane_does_not_hold_up_another(redis_url):
 
         busy = [asyncio.create_task(keep_busy()) for _ in range(8)]
         await asyncio.sleep(0.05)
-        await asyncio.wait_for(intake.submit(encoded(), Lane.BULK), timeout=5)
+        async with asyncio.timeout(5):
+            await intake.submit(encoded(), Lane.BULK)
         stop = True
         await asyncio.gather(*busy)
 

@@ -106,7 +106,8 @@ class Calls:
                     waiter.on_ended(step)
             pause = SHORTEST_LOOK_SECONDS if ended else min(1.5 * pause, LONGEST_LOOK_SECONDS)
             try:
-                await asyncio.wait_for(self._news.wait(), pause)
+                async with asyncio.timeout(pause):
+                    await self._news.wait()
             except TimeoutError:
                 continue
         self._task = None

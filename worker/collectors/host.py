@@ -157,7 +157,8 @@ class CollectorHost:
             finally:
                 self._ready.pop(spec.key, None)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._stopping.wait(), pause)
+                async with asyncio.timeout(pause):
+                    await self._stopping.wait()
             pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
 
     async def _close(self) -> None:
