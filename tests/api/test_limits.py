@@ -27,6 +27,7 @@ class Client:
         if receive_buffer:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         self.socket.connect(("127.0.0.1", web.port))
+        self._received = b""
 
     def __enter__(self):
         return self
@@ -55,13 +56,12 @@ class Client:
 
     def answer(self):
         """Return status and problem code of the next answer; None when it is closed without."""
-        head = b""
         try:
-            while b"\r\n\r\n" not in head:
+            while b"\r\n\r\n" not in self._received:
                 if not (piece := self.socket.recv(65536)):
                     return None
-                head += piece
-            head, _, body = head.partition(b"\r\n\r\n")
+                self._received += piece
+            head, _, body = self._received.partition(b"\r\n\r\n")
             length = next(
                 int(line.split(b":")[1])
                 for line in head.lower().split(b"\r\n")
@@ -71,6 +71,7 @@ class Client:
                 body += piece
         except ConnectionResetError:
             return None
+        body, self._received = body[:length], body[length:]
         return int(head.split()[1]), json.loads(body).get("code")
 
 
