@@ -45,7 +45,7 @@ reset: runtime ## Delete the local data (asks first)
 
 test: development ## Run all tests on a real Postgres and Valkey of their own
 	@$(PY) -c 'import platform; print("Python", platform.python_version())'
-	@$(PY) -m pytest -n auto $(ARGS)
+	@$(PY) -m pytest -n auto --dist worksteal $(ARGS)
 
 chaos: development ## Pull every plug at random and see that nothing is lost (ARGS='--seeds 20')
 	@$(PY) -m tests.chaos $(ARGS)

@@ -50,6 +50,12 @@ if TYPE_CHECKING:
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+
+def pytest_xdist_auto_num_workers() -> int:
+    """Two for each core: half of the time a test waits for processes that it started."""
+    return 2 * min(4, os.cpu_count() or 1)
+
+
 _FAST = {
     # Killing a server's process loses nothing that was written, with or without fsync.
     "fsync": "off",

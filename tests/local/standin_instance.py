@@ -104,7 +104,7 @@ class _Handler(BaseHTTPRequestHandler):
 def post_webhook(url: str, secret: str, body: object, webhook_id: str = "msg_1") -> int:
     raw = json.dumps(body).encode()
     now = int(time.time())
-    connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=10)
+    connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=2)
     headers = {
         "webhook-id": webhook_id,
         "webhook-timestamp": str(now),
