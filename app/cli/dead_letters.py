@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated
 
@@ -25,15 +26,19 @@ def list_() -> None:
 
     with database() as (engine, _):
         after: str | None = None
+        count = 0
         while True:
             page, after = list_dead_letters(engine, DEFAULT_TENANT, limit=PAGE, after=after)
+            count += len(page)
             for one in page:
                 print(
                     f"{one.message_id:<36}  {one.queue:<11}  {one.documents:>3} documents"
                     f"  {one.died_at:%Y-%m-%d %H:%M:%S}  {one.reason or '-'}"
                 )
             if after is None:
-                return
+                break
+    if not count:
+        print("There are none.", file=sys.stderr)
 
 
 @dead_letters.command()

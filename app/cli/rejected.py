@@ -31,8 +31,10 @@ def list_() -> None:
 
     with database() as (engine, _):
         after: int | None = None
+        count = 0
         while True:
             page, after = list_rejected(engine, DEFAULT_TENANT, limit=PAGE, after=after)
+            count += len(page)
             for one in page:
                 waits = "  (retried, waits)" if one.retried_at else ""
                 print(
@@ -40,7 +42,9 @@ def list_() -> None:
                     f"  {one.rejected_at:%Y-%m-%d %H:%M:%S}  {one.reason}{waits}"
                 )
             if after is None:
-                return
+                break
+    if not count:
+        print("There are none.", file=sys.stderr)
 
 
 @rejected.command()

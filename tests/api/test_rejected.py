@@ -202,6 +202,9 @@ def test_the_same_from_the_command_line(web, engine):
     assert run("rejected", "drop", str(SEQ)).returncode == 0
     assert run("rejected", "retry", "--all").stdout == f"{SEQ + 1} retried\n"
     assert [one.seq for one in queued(web)[0]] == [SEQ + 1]
+    assert run("rejected", "drop", str(SEQ + 1)).returncode == 0
+    assert (none := run("rejected", "list")).stderr == "There are none.\n"
+    assert (none.returncode, none.stdout) == (0, "")
     assert "ingest" in run("dead-letters", "list").stdout
     refused = run("dead-letters", "retry", "m1")
     assert (refused.returncode, "no message" in refused.stderr) == (1, True)
