@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 
+from tests.chaos.elsewhere import Installation, run_against
 from tests.chaos.inside.chaos_planted import BUGS
 from tests.chaos.plan import Kind, draw, one_by_one
 from tests.chaos.run import Course, Result, run
@@ -20,6 +21,8 @@ PLANTED = tuple(BUGS)
 def main() -> int:
     """Do the runs; return 1 when one failed, or when a planted bug was not caught."""
     asked = _arguments()
+    if asked.against is not None:
+        return _run_against(asked)
     results = []
     for seed in _seeds(asked):
         results.append(_run(asked, seed))
@@ -58,6 +61,17 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--planted", choices=PLANTED, help="plant this bug; runs until a seed catches it"
     )
+    yours = parser.add_argument_group("an installation of yours: you pull the plugs")
+    yours.add_argument(
+        "--against", metavar="URL", help="load and examine this one (ADMIN_API_KEY=… if it has one)"
+    )
+    yours.add_argument(
+        "--receive-at", metavar="URL", help="where it reaches this machine, if it is another one"
+    )
+    yours.add_argument("--port", type=int, default=0, help="to receive on (a free one)")
+    yours.add_argument(
+        "--patience", type=float, default=120.0, help="seconds for it to become quiet (120)"
+    )
     return parser.parse_args()
 
 
@@ -84,12 +98,31 @@ def _run(asked: argparse.Namespace, seed: int) -> Result:
         keep=asked.keep,
     )
     result = run(seed, faults, course, _say)
+    _tell(result)
+    return result
+
+
+def _run_against(asked: argparse.Namespace) -> int:
+    (seed,) = _seeds(asked)
+    _say(f"seed {seed}: {asked.seconds:.0f} s of load; pull what plugs you like")
+    installation = Installation(
+        address=asked.against,
+        api_key=os.environ.get("ADMIN_API_KEY"),
+        receive_at=asked.receive_at,
+        port=asked.port,
+        patience_seconds=asked.patience,
+    )
+    result = run_against(installation, seed, asked.seconds, _say)
+    _tell(result)
+    return int(bool(result.faults))
+
+
+def _tell(result: Result) -> None:
     _say("  " + ", ".join(f"{name} {value}" for name, value in result.facts.items()))
     for fault in result.faults:
         _say(f"  FAULT {fault}")
     kept = f"; logs in {result.kept}" if result.kept else ""
-    _say(f"seed {seed}: {'FAILED' if result.faults else 'passed'}{kept}")
-    return result
+    _say(f"seed {result.seed}: {'FAILED' if result.faults else 'passed'}{kept}")
 
 
 def _summarise(results: Sequence[Result]) -> None:

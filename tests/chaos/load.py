@@ -7,7 +7,9 @@ import random
 import threading
 import uuid
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
+from urllib.parse import urlsplit
 
 import orjson
 
@@ -33,17 +35,33 @@ _WAYS: Sequence[str] = ("single",) * 7 + ("batch",) * 2 + ("bulk",)
 
 
 class Sender:
-    """Sends documents to one web process and notes what it was told."""
+    """Sends documents to one web process and notes what it was told.
 
-    def __init__(self, ledger: Ledger, ports: Mapping[str, int]) -> None:
+    Args:
+        ledger: keeps the notes.
+        webs: address of each, by its name.
+        headers: sent with every request.
+        members: of every document, beside those that tell it from others.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        webs: Mapping[str, str],
+        *,
+        headers: Mapping[str, str] = MappingProxyType({}),
+        members: Mapping[str, Any] = MappingProxyType({}),
+    ) -> None:
         self._ledger = ledger
-        self._ports = ports
+        self._webs = {name: urlsplit(address) for name, address in webs.items()}
+        self._headers = headers
+        self._members = members
 
     def send(self, way: str, web: str, documents: Sequence[tuple[str, int | None]]) -> list[Sent]:
         """Send documents in a request; ids with versions, None to send none."""
         sent = self._ledger.begin([(one, version or 0) for one, version in documents], web)
         bodies = [
-            orjson.dumps(_document(one, version))
+            orjson.dumps({**self._members, **_document(one, version)})
             for one, (_, version) in zip(sent, documents, strict=True)
         ]
         try:
@@ -57,12 +75,11 @@ class Sender:
         return sent
 
     def _request(self, way: str, web: str, bodies: Sequence[bytes], sent: list[Sent]) -> int:
-        connection = http.client.HTTPConnection(
-            "127.0.0.1", self._ports[web], timeout=ANSWER_SECONDS
-        )
+        where = self._webs[web]
+        connection = _CONNECTIONS[where.scheme](where.netloc, timeout=ANSWER_SECONDS)
         try:
             path, headers, body = _FORMS[way](bodies)
-            connection.request("POST", path, body, headers)
+            connection.request("POST", where.path + path, body, {**self._headers, **headers})
             response = connection.getresponse()
             if response.status == 200:
                 self._read_lines(response, sent)
@@ -104,6 +121,7 @@ def _document(sent: Sent, version: int | None) -> dict[str, Any]:
     return document
 
 
+_CONNECTIONS = {"http": http.client.HTTPConnection, "https": http.client.HTTPSConnection}
 _JSON = {"Content-Type": "application/json"}
 _FORMS = {
     "single": lambda bodies: ("/documents", _JSON, bodies[0]),

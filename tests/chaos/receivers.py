@@ -52,11 +52,18 @@ TEMPERS: Mapping[str, Temper] = {
 
 
 class Receivers:
-    """All of them on one port, told apart by path; ``with`` starts and stops them."""
+    """All of them on one port, told apart by path; ``with`` starts and stops them.
 
-    def __init__(self, seed: int) -> None:
+    Args:
+        seed: of their tempers.
+        host: the address to listen on.
+        port: 0 takes a free one.
+    """
+
+    def __init__(self, seed: int, *, host: str = "127.0.0.1", port: int = 0) -> None:
         self.received = {name: Received() for name in TEMPERS}
-        self.port = 0
+        self.host = host
+        self.port = port
         self._random = random.Random(f"receivers {seed}")  # noqa: S311  (no secret)
         self._loop = asyncio.new_event_loop()
         self._ready = threading.Event()
@@ -79,14 +86,15 @@ class Receivers:
         application.router.add_post("/{name}", self._take)
         runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.2)
         await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        await web.TCPSite(runner, self.host, self.port).start()
         self.port = runner.addresses[0][1]
-        self._ready.set()
         return runner
 
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)
         runner = self._loop.run_until_complete(self._serve())
+        # Not before it can be stopped.
+        self._loop.call_soon(self._ready.set)
         self._loop.run_forever()
         self._loop.run_until_complete(runner.cleanup())
         self._loop.close()

@@ -103,7 +103,8 @@ class _Runner:
         self._result = result
         self._say = say
         ports = {web: world.proxies[f"client>{web}"].port for web in WEBS}
-        self._sender = Sender(ledger, ports)
+        webs = {web: f"http://127.0.0.1:{port}" for web, port in ports.items()}
+        self._sender = Sender(ledger, webs)
         self._load = Load(result.seed, self._sender, WEBS)
 
     def run(self) -> None:
