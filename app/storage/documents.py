@@ -70,6 +70,8 @@ class Winner(NamedTuple):
     inserted: bool
 
 
+COUNTED = 10_000
+"""Documents up to which their number is exact."""
 OPTIONAL = ("topics", "keys", "delivery", "priority", "attributes")
 """Fields that an update which does not send them leaves as they are."""
 
@@ -176,11 +178,18 @@ def prediction_of(document: Document) -> Prediction | None:
 
 
 def count_estimate(connection: Connection) -> int:
-    """Return about how many documents are stored, by the planner's statistics: cheap, not exact."""
-    estimate = connection.execute(
-        text("SELECT reltuples::bigint FROM pg_class WHERE oid = 'documents'::regclass")
-    ).scalar_one()
-    return max(0, int(estimate))
+    """Return how many documents are stored: exactly while there are few, then about, and cheaply.
+
+    What the planner knows is as old as the last analysis; before the first one it is nothing.
+    """
+    counted, estimate = connection.execute(
+        text(
+            "SELECT (SELECT count(*) FROM (SELECT FROM documents LIMIT :most) few),"
+            " reltuples::bigint FROM pg_class WHERE oid = 'documents'::regclass"
+        ),
+        {"most": COUNTED},
+    ).one()
+    return int(counted) if counted < COUNTED else max(COUNTED, int(estimate))
 
 
 def delete(connection: Connection, tenant_id: int, document_id: uuid.UUID) -> bool:

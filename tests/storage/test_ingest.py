@@ -253,3 +253,19 @@ def test_folded_counters_equal_the_deltas(engine, make_document, make_target, st
         assert counters.fold(connection, DEFAULT_TENANT) == 0
     assert before["documents.stored"] == 6
     assert before["deliveries.planned"] == 6
+
+
+def test_few_documents_are_counted_and_many_estimated(engine, make_document, store, monkeypatch):
+    def counted():
+        with transaction(engine) as connection:
+            return documents.count_estimate(connection)
+
+    assert counted() == 0
+    store(*[make_document(str(number)) for number in range(4)])
+    # Never analysed: the planner knows nothing of them.
+    assert counted() == 4
+    monkeypatch.setattr(documents, "COUNTED", 2)
+    assert counted() == 2
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(text("ANALYZE documents"))
+    assert counted() == 4
