@@ -14,10 +14,14 @@ from app.storage import counters
 from app.storage.counters import Delta
 
 ACCEPTED = "documents.accepted"
+ONE_AT_A_TIME = 0x41636370  # "Accp": class of the advisory locks, one for each tenant
 
 
 def note(connection: Connection, tenant_id: int, read: Callable[[], Mapping[str, int]]) -> int:
     """Write down what was accepted since the last time; return how much.
+
+    Nothing while somebody else is at it, who may be frozen in the middle. The rows themselves are
+    no lock: in the beginning there are none.
 
     Args:
         connection: within a transaction.
@@ -25,6 +29,12 @@ def note(connection: Connection, tenant_id: int, read: Callable[[], Mapping[str,
         read: asks Redis for its counts per lane; called behind the lock, so that two who do this
             at once do not write an older count over a newer one.
     """
+    alone = connection.execute(
+        text("SELECT pg_try_advisory_xact_lock(:key, :tenant_id)"),
+        {"key": ONE_AT_A_TIME, "tenant_id": tenant_id},
+    ).scalar_one()
+    if not alone:
+        return 0
     known = _marks(connection, tenant_id, lock=True)
     found = read()
     more = sum(max(0, count - known.get(lane, 0)) for lane, count in found.items())
