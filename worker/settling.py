@@ -11,6 +11,7 @@ import structlog
 
 from app.domain.deliveries import Outcome
 from app.domain.destinations import Destination
+from app.domain.health import FINE
 from app.storage.due import DueDelivery
 from app.storage.leases import Lease
 from worker.conclusions import Attempted, Attempting
@@ -63,6 +64,7 @@ class Settling:
         self._workload = workload
         self._results = results
         self._on_change = on_change
+        self._url: str | None = None
         self._target: Any = None
         self._policy = attempts.conclusions.policy
         self._travels_together = False
@@ -70,10 +72,15 @@ class Settling:
     def configure(self, destination: Destination) -> None:
         """Prepare for a destination as it is now.
 
+        Behind another URL is another receiver: what is known of the one before says nothing of it.
+
         Raises:
             TargetUnusable: nothing can be sent to it by anybody, until something is mended.
             ValueError: nothing can be delivered to it from here.
         """
+        if self._url not in {None, destination.url}:
+            self.health, self.gone_because = FINE, None
+        self._url = destination.url
         self._policy = destination.retry_policy(self._attempts.conclusions.policy)
         self._travels_together = destination.batch is not None
         self._target = self._attempts.prepare(destination)
@@ -121,17 +128,18 @@ class Settling:
 
     async def _attempt_together(self, unit: Sequence[DueDelivery]) -> Outcome:
         await self._mark(unit)
+        url = self._url
         attempted = await self._attempts.make_together(unit, self._target, self._policy)
-        first = attempted[0]
-        self.health = self.health.after(first.outcome, first.result.finished_at)
         for one in attempted:
-            self._conclude(one)
-        return first.outcome
+            self._results.add(one.result)
+        self._heed(attempted[0], url)
+        return attempted[0].outcome
 
     async def _attempt(self, due: DueDelivery) -> Outcome | None:
         if due not in self.suspended:
             await self._mark([due])
         resume = partial(self._resume, due)
+        url = self._url
         try:
             attempted = await self._attempts.make(due, self._target, self._policy, resume)
         except Exception:
@@ -141,8 +149,8 @@ class Settling:
             self.suspended.add(due)
             return None
         self.suspended.discard(due)
-        self.health = self.health.after(attempted.outcome, attempted.result.finished_at)
-        self._conclude(attempted)
+        self._results.add(attempted.result)
+        self._heed(attempted, url)
         return attempted.outcome
 
     async def _mark(self, unit: Sequence[DueDelivery]) -> None:
@@ -151,8 +159,11 @@ class Settling:
         due_at = self._attempts.conclusions.due_if_lost(unit[0], self._policy)
         await self._outbox.mark_attempts(self._lease, [one.key for one in unit], due_at)
 
-    def _conclude(self, attempted: Attempted) -> None:
-        self._results.add(attempted.result)
+    def _heed(self, attempted: Attempted, url: str | None) -> None:
+        """Learn of the receiver behind a URL, unless there is another one by now."""
+        if url != self._url:
+            return
+        self.health = self.health.after(attempted.outcome, attempted.result.finished_at)
         if attempted.step.disable_destination:
             self.gone_because = attempted.outcome.error
             self._on_change()

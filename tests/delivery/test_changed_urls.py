@@ -1,0 +1,80 @@
+"""A destination gets another URL while a request to the one before is in flight."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from app.domain.destinations import DestinationChanges
+from app.domain.documents import DEFAULT_TENANT
+from app.domain.health import Health, HealthRules
+from app.services.destinations import change_destination
+from app.storage import destinations, health, leases
+from app.storage.engine import transaction
+from tests.delivery.conftest import wait_until
+
+LONG_AGO = datetime.now(UTC) - timedelta(days=6)
+
+
+@pytest.fixture
+def delivery(make_delivery):
+    return make_delivery(lease_seconds=0.6)
+
+
+def wait_for_renewal(yard, destination):
+    before = yard.runtime(destination).lease_expires_at
+    wait_until(lambda: yard.runtime(destination).lease_expires_at != before)
+
+
+def move(yard, destination, url):
+    """Give it another URL; returns when its holder has read that."""
+    changes = DestinationChanges(url=url)
+    change_destination(yard.engine, DEFAULT_TENANT, destination.id, changes)
+    for _ in range(2):
+        wait_for_renewal(yard, destination)
+
+
+def is_enabled(yard, destination):
+    with transaction(yard.engine) as connection:
+        return destinations.get(connection, DEFAULT_TENANT, destination.id).enabled
+
+
+def test_gone_from_the_url_before_disables_nothing(yard, delivery, receiver, make_receiver):
+    elsewhere, release = make_receiver(), receiver.hangs()
+    destination = yard.destination(receiver.url)
+    yard.one(destination)
+    delivery.deliver(destination)
+    wait_until(lambda: receiver.received)
+    move(yard, destination, elsewhere.url)
+    release(410)
+    wait_until(lambda: yard.rows()[0].attempts)
+    delivery.wait_until_idle()
+    assert is_enabled(yard, destination)
+    document = yard.one(destination)
+    delivery.deliver(destination)
+    delivery.wait_until_idle()
+    assert yard.row(document).state == "delivered"
+
+
+def test_failures_of_the_url_before_do_not_count_against_the_next(
+    yard, delivery, receiver, make_receiver
+):
+    elsewhere, release = make_receiver(), receiver.hangs()
+    elsewhere.answers(500)
+    destination = yard.destination(receiver.url)
+    with transaction(yard.engine) as connection:
+        lease = leases.acquire(connection, DEFAULT_TENANT, destination.id, "me", 0.001)
+        row = Health(failing_since=LONG_AGO, failures=18, last_error="HTTP 500", told=True)
+        health.note(connection, lease, row, now=LONG_AGO, rules=HealthRules())
+        leases.release(connection, lease)
+    yard.one(destination)
+    delivery.deliver(destination)
+    wait_until(lambda: receiver.received)
+    move(yard, destination, elsewhere.url)
+    yard.one(destination)
+    delivery.deliver(destination)
+    wait_until(lambda: elsewhere.received)
+    release(500)
+    delivery.wait_until_idle()
+    runtime = yard.runtime(destination)
+    assert is_enabled(yard, destination)
+    assert runtime.failures == 1
