@@ -397,6 +397,27 @@ def test_a_lifecycle_fills_the_context_and_one_that_fails_holds_up_no_other(make
     assert events == ["open", "close after 2"]
 
 
+@pytest.mark.parametrize("way_out", [SystemExit, asyncio.CancelledError])
+def test_a_lifecycle_that_ends_as_if_it_were_the_process_is_begun_again(
+    make_carrier, desk, way_out
+):
+    begun = []
+
+    @asynccontextmanager
+    async def leaving(ctx):  # noqa: ARG001
+        begun.append(way_out)
+        if len(begun) == 1:
+            raise way_out
+        yield
+
+    @collector("leaving", lifecycle=leaving)
+    async def left(payload, ctx):  # noqa: ARG001
+        return Ok("here")
+
+    carrier = make_carrier(left)
+    assert desk.ended(desk.store(carrier, "leaving")).value == "here"
+
+
 def test_deliveries_wait_for_a_collector_that_no_process_carries(make_carrier, desk, engine):
     carrier = make_carrier(echo)
     assert desk.ended(desk.store(carrier, "echo", "first")).value == "first"

@@ -152,7 +152,8 @@ class CollectorHost:
                     pause = FIRST_PAUSE_SECONDS
                     LOG.info("collector.ready", key=spec.key)
                     await self._stopping.wait()
-            except Exception:
+            except (Exception, SystemExit, KeyboardInterrupt, asyncio.CancelledError):
+                # Not our code; nobody else ends these tasks.
                 LOG.exception("collector.lifecycle_failed", key=spec.key, again_in=pause)
             finally:
                 self._ready.pop(spec.key, None)
