@@ -72,13 +72,19 @@ _PLAN = text(
     " CROSS JOIN LATERAL (SELECT * FROM deliveries d WHERE d.tenant_id = :tenant_id"
     "  AND d.document_id = r.document_id AND d.seq = r.seq"
     "  AND d.destination_id = r.destination_id ORDER BY d.generation DESC LIMIT 1) d"
-    " WHERE d.state NOT IN ('pending', 'held') AND (d.event_type IS NOT NULL"
-    "  OR EXISTS (SELECT 1 FROM documents o WHERE o.tenant_id = :tenant_id"
-    "   AND o.id = d.document_id AND o.seq = d.seq))"
+    " WHERE d.state NOT IN ('pending', 'held') AND (CASE WHEN d.event_type IS NULL"
+    "  THEN EXISTS (SELECT 1 FROM documents o WHERE o.tenant_id = :tenant_id"
+    "   AND o.id = d.document_id AND o.seq = d.seq)"
+    "  ELSE EXISTS (SELECT 1 FROM operational_events e WHERE e.tenant_id = :tenant_id"
+    "   AND e.id = d.document_id) END)"
     " ON CONFLICT DO NOTHING RETURNING document_id, seq, destination_id, generation"
 )
 _LOCK_DOCUMENTS = text(
     "SELECT id FROM documents WHERE tenant_id = :tenant_id"
+    " AND id = ANY(CAST(:documents AS uuid[])) ORDER BY id FOR SHARE"
+)
+_LOCK_EVENTS = text(
+    "SELECT id FROM operational_events WHERE tenant_id = :tenant_id"
     " AND id = ANY(CAST(:documents AS uuid[])) ORDER BY id FOR SHARE"
 )
 
@@ -113,11 +119,13 @@ def plan(
     superseded or cancelled, or to keep the document; without the lock it would not see them, and
     they would stay open beside it. One that was quicker is waited for here, and the plan, a
     statement of its own with a snapshot behind that wait, finds that the document has changed.
+    Operational events likewise, which retention removes.
     """
     if not places:
         return []
     values = _parameters(tenant_id, places)
     connection.execute(_LOCK_DOCUMENTS, values)
+    connection.execute(_LOCK_EVENTS, values)
     rows = connection.execute(_PLAN, values)
     planned = [DeliveryPlace(*row) for row in rows]
     tally = Counter(Owner(one.destination_id, None) for one in planned)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import threading
 import uuid
 from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from sqlalchemy import text
@@ -15,9 +16,11 @@ from sqlalchemy import text
 from app.domain.delivery_ids import DeliveryPlace
 from app.domain.documents import DEFAULT_TENANT
 from app.domain.errors import DeliveryNotReplayable
+from app.domain.operational_events import OperationalEventType
+from app.domain.retention import Kept
 from app.domain.routing import Route
 from app.services.deliveries import replay_delivery
-from app.storage import documents, replays
+from app.storage import documents, operational_events, replays, retention
 from app.storage.delivery_search import DeliveryFilter
 from app.storage.engine import transaction
 from app.storage.ingest import ClassifiedChunk, apply
@@ -150,6 +153,44 @@ def test_a_replay_waits_for_a_deletion_and_is_refused(engine, failed, beside):
         replaying = beside(replay)
     replaying.join()
     assert rows(engine, document) == [(document.seq, 0, "failed")]
+
+
+@pytest.fixture
+def event(engine, make_target):
+    """The place of an operational event's delivery that has failed."""
+    subject, subscriber = make_target("subject"), make_target("subscriber", events=["*"])
+    with transaction(engine) as connection:
+        operational_events.emit(
+            connection, DEFAULT_TENANT, OperationalEventType.DESTINATION_DISABLED, subject.id, {}
+        )
+        row = connection.execute(
+            text(
+                "UPDATE deliveries SET state = 'failed', ended_at = now()"
+                " RETURNING document_id, seq"
+            )
+        ).one()
+    return DeliveryPlace(row.document_id, row.seq, subscriber.id, 0)
+
+
+def remove_events(engine):
+    with transaction(engine) as connection:
+        tomorrow = datetime.now(UTC) + timedelta(days=1)
+        return retention.STEPS[Kept.EVENTS](connection, DEFAULT_TENANT, tomorrow, None).removed
+
+
+def test_an_event_that_retention_removes_meanwhile_is_not_planned_anew(engine, event):
+    """Nobody could send it: it would stay pending for ever, in front of what comes behind it."""
+    with transaction(engine) as connection:
+        assert replays.replayable(connection, DEFAULT_TENANT, [event]) == [event]
+        assert remove_events(engine) == 1
+        assert replays.plan(connection, DEFAULT_TENANT, [event]) == []
+
+
+def test_retention_leaves_an_event_that_is_being_planned_anew(engine, event):
+    with transaction(engine) as connection:
+        assert len(replays.plan(connection, DEFAULT_TENANT, [event])) == 1
+        assert remove_events(engine) == 0
+    assert remove_events(engine) == 0
 
 
 def test_a_replay_takes_its_documents_in_the_order_in_which_a_chunk_does(
