@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import resource
 import ssl
 from collections import deque
 from contextlib import nullcontext
@@ -15,6 +16,8 @@ from worker.exchange import Connection
 from worker.resolver import AddressInfo, VettedResolver
 
 KEPT_SECONDS = 15.0
+SOCKET_SHARE = 0.75
+"""Of the files that the process may open; beyond it idle connections are closed for new ones."""
 SECOND_ADDRESS_AFTER_SECONDS = 0.25
 """RFC 8305: when the first address does not answer, the next is tried beside it."""
 
@@ -37,6 +40,7 @@ class Connections:
     def __init__(self, resolver: VettedResolver) -> None:
         self._resolver = resolver
         self._alive: set[Connection] = set()
+        self._opening = 0
         self._idle: dict[Origin, deque[Connection]] = {}
         self._loop = asyncio.get_running_loop()
         self._sweep: asyncio.TimerHandle | None = None
@@ -80,7 +84,12 @@ class Connections:
         async with asyncio.timeout_at(deadline):
             with trace.phase("name_ms"):
                 addresses = await self._resolver.resolve(origin.host, origin.port)
-            return await self._connect(origin, addresses, trace)
+            self._opening += 1
+            try:
+                await self._make_room()
+                return await self._connect(origin, addresses, trace)
+            finally:
+                self._opening -= 1
 
     async def close(self) -> None:
         """Close everything, in use or not."""
@@ -91,6 +100,17 @@ class Connections:
             connection.abort()
         # Aborting takes effect on the next turn, and uvloop complains of what its end finds open.
         await asyncio.sleep(0)
+
+    async def _make_room(self) -> None:
+        """Close what is idle where few files are left: running out of them fails deliveries."""
+        most = SOCKET_SHARE * resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        if 0 <= most < len(self._alive) + self._opening:
+            for idle in self._idle.values():
+                for connection in idle:
+                    connection.abort()
+            self._idle.clear()
+            # Aborted ones are closed on the next turn.
+            await asyncio.sleep(0)
 
     async def _connect(
         self, origin: Origin, addresses: list[AddressInfo], trace: Trace

@@ -34,6 +34,7 @@ from app.settings import Settings
 from app.storage.leases import Lease
 from worker.attempts import Attempts
 from worker.conclusions import Attempting, Conclusions
+from worker.connections import SOCKET_SHARE
 from worker.holder import Bell, Ending, Holder, HolderParts
 from worker.outbox import Doorbell, Outbox
 from worker.recorder import Recorder
@@ -45,8 +46,6 @@ LOG = structlog.get_logger(__name__)
 
 MEMORY_BYTES = 64 * 1024 * 1024
 WANTED_FILES = 65_536
-SOCKET_SHARE = 0.75
-"""Of the files that the process may open; the rest is for idle connections and everything else."""
 GRACE_SECONDS = 15.0
 """For requests in flight when the process must stop; what is recorded behind it takes a moment."""
 STOP_SECONDS = 20.0
