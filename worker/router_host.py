@@ -108,7 +108,7 @@ class RouterHost:
                             return await one
                 except TimeoutError:
                     return RouterFailed(f"it did not answer within {self._answer_seconds:g} s")
-                except (Exception, SystemExit) as error:  # noqa: BLE001  (it is not our code)
+                except (Exception, SystemExit, asyncio.CancelledError) as error:  # noqa: BLE001  (it is not our code)
                     return _failure(error)
 
         return list(await asyncio.gather(*map(answer, waiting)))
@@ -136,7 +136,10 @@ def _read(answer: object, destinations: Sequence[Destination]) -> Chosen | Route
 
 
 def _failure(error: BaseException) -> RouterFailed:
-    sentence = f"{type(error).__name__}: {error}"[:MOST_CHARACTERS]
+    try:
+        sentence = f"{type(error).__name__}: {error}"[:MOST_CHARACTERS]
+    except Exception:  # noqa: BLE001  (its way to say what is wrong is not our code either)
+        sentence = type(error).__name__
     # It is stored and shown, so it must be text that Postgres takes.
     failure = RouterFailed(sentence.replace("\0", "").encode(errors="replace").decode())
     failure.__cause__ = error

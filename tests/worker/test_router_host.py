@@ -46,6 +46,21 @@ class Exits:
         raise SystemExit
 
 
+class Cancels:
+    async def route(self, *_):
+        raise asyncio.CancelledError
+
+
+class Mute:
+    def route(self, *_):
+        raise Unspeakable
+
+
+class Unspeakable(Exception):
+    def __str__(self):
+        raise RuntimeError
+
+
 class Lazy:
     def route(self, *_):
         yield "a"
@@ -63,6 +78,8 @@ class Misspells:
     [
         (Hangs(), "it did not answer within 0.05 s"),
         (Exits(), "SystemExit"),
+        (Cancels(), "CancelledError"),
+        (Mute(), "Unspeakable"),
         (Lazy(), "RuntimeError: half way"),
         (Misspells(), "contains a lone surrogate"),
     ],
