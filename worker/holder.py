@@ -263,7 +263,7 @@ class Holder:
             Selection(
                 queue=queue,
                 after=self._cursor.begin(began_at),
-                known=self._workload.begin_read(),
+                known=self._workload.begin_read(self._settling.suspended.parked),
             ),
             max_rows=self._schedule.begin(began_at),
             max_bytes=max_bytes,

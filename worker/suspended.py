@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Set as AbstractSet
 
 import structlog
 
@@ -65,6 +66,11 @@ class Suspended:
     def keys(self) -> list[DeliveryKey]:
         """Which rows."""
         return list(self._rows)
+
+    @property
+    def parked(self) -> AbstractSet[DeliveryKey]:
+        """Which rows no read finds, because they were made due later."""
+        return self._parked
 
     def add(self, row: DueDelivery) -> None:
         """A row waits."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Sequence
+from collections.abc import Set as AbstractSet
 
 from app.domain.delivery_rules import BatchInput, QueueKind
 from app.storage.deliveries import DeliveryKey
@@ -84,14 +85,18 @@ class Workload:
 
     # Reading
 
-    def begin_read(self) -> list[int]:
+    def begin_read(self, parked: AbstractSet[DeliveryKey] = frozenset()) -> list[int]:
         """Return the order numbers of all rows that a read which begins now may leave out.
 
         What is committed is forgotten first: this read finds it only if it is due again.
+
+        Args:
+            parked: rows that it does not find, for as long as they wait. Others may have their
+                order numbers, and must not wait with them.
         """
         self._known.difference_update(self._recorded)
         self._recorded.clear()
-        return [key.seq for key in self._known]
+        return [key.seq for key in (self._known - parked if parked else self._known)]
 
     def admit(self, page: DuePage, *, full: bool = False) -> int:
         """Queue the rows of a read that nobody knows yet; return how many.

@@ -146,6 +146,36 @@ def test_a_call_that_fails_is_an_exception_where_it_is_awaited(make_carrier, des
     assert missing.last_error == "LookupError: no destination has the key 'nobody'"
 
 
+def test_who_waits_holds_up_no_call_that_has_his_order_number(make_carrier, desk):
+    """A call comes right behind its caller, where the next document of the chunk may stand."""
+    answered = asyncio.Event()
+
+    @collector("slow", documents=False)
+    async def slow(payload, ctx):  # noqa: ARG001
+        await answered.wait()
+        return Ok()
+
+    @collector("asking")
+    async def asking(payload, ctx):
+        if payload.value["asks"]:
+            await ctx.call(payload.value["asks"], {"asks": None})
+        return Ok("answered")
+
+    carrier = make_carrier(slow, asking)
+    first = desk.rows.document('{"asks": "asking"}')
+    second = desk.rows.document('{"asks": "slow"}', seq=first.seq + 1)
+    asked = SimpleNamespace(id=carrier.destinations["asking"])
+    desk.rows.store(second, to=asked)
+    carrier.rung.set()
+    wait_until(lambda: desk.rows.execute("SELECT 1 FROM delivery_steps"))
+    desk.rows.store(first, to=asked)
+    carrier.rung.set()
+    assert desk.ended(first).value == "answered"
+    assert desk.row(second).state == "pending"
+    carrier.parts.host.loop.call_soon_threadsafe(answered.set)
+    assert desk.ended(second).value == "answered"
+
+
 def test_a_second_run_repeats_no_call_that_was_made(make_carrier, desk):
     made: list[str] = []
 
