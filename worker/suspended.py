@@ -115,6 +115,7 @@ class Suspended:
                 destination_id = str(self._lease.destination_id)
                 LOG.warning("delivery.park_failed", destination_id=destination_id, error=str(error))
             else:
-                self._parked.update(key for key, _ in rows)
+                # Some may have ended meanwhile.
+                self._parked.update(key for key, _ in rows if key in self._rows)
             pause = seconds / 3
         self._task = None

@@ -1,0 +1,45 @@
+"""Rows whose attempts wait: what becomes of them while they are written down."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+
+from app.storage.leases import Lease
+from tests.delivery.test_workload import due
+from worker.suspended import Suspended
+
+
+class SlowOutbox:
+    """Parks when it is told to."""
+
+    lease_seconds = 0.03
+
+    def __init__(self) -> None:
+        self.parked: list[tuple[list[int], float]] = []
+        self.began = asyncio.Event()
+        self.may_end = asyncio.Event()
+
+    async def park(self, _lease, rows, seconds):
+        self.parked.append(([key.seq for key, _ in rows], seconds))
+        self.began.set()
+        await self.may_end.wait()
+
+
+def test_what_ends_while_it_is_parked_keeps_nothing_else_from_being_given_back():
+    async def run():
+        outbox = SlowOutbox()
+        lease = Lease(tenant_id=1, destination_id=uuid.uuid4(), holder="me", epoch=1, lost_leases=0)
+        suspended = Suspended(lease, outbox)
+        ended, waiting = due(1), due(2)
+        suspended.add(ended)
+        suspended.add(waiting)
+        await outbox.began.wait()
+        suspended.discard(ended)
+        outbox.may_end.set()
+        await asyncio.sleep(0)
+        assert suspended.parked == {waiting.key}
+        await suspended.give_back()
+        return outbox.parked
+
+    assert asyncio.run(run())[-1] == ([2], 0)
