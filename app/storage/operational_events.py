@@ -186,8 +186,9 @@ def _plan(
     subscribers = _subscribers(connection, tenant_id)
     seq = _present_seq()
     planned = [
-        _row(event_id, seq, subscriber, reason_of(event.type, subscribed), event.type)
-        for event_id, event in sorted(events, key=lambda one: one[0])
+        # A number each, as documents have: holders tell by it what they have read already.
+        _row(event_id, seq + place, subscriber, reason_of(event.type, subscribed), event.type)
+        for place, (event_id, event) in enumerate(sorted(events, key=lambda one: one[0]))
         for subscriber, subscribed in subscribers
         if subscriber != event.destination_id
         and not set(subscribed).isdisjoint(patterns_of(event.type))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 
 import orjson
 import pytest
+from aiohttp import web
 from cloudevents.core.bindings.http import HTTPMessage, from_binary, from_structured
 from cloudevents.core.formats.json import JSONFormat
 from cloudevents.core.v1.event import CloudEvent
@@ -13,7 +15,12 @@ from standardwebhooks import Webhook
 
 from app.domain.deliveries import RetryPolicy
 from app.domain.delivery_ids import parse_delivery_id
+from app.domain.documents import DEFAULT_TENANT
+from app.domain.operational_events import OperationalEventType
 from app.domain.verifying import parse_key, verify
+from app.storage import operational_events
+from app.storage.engine import transaction
+from tests.delivery.conftest import wait_until
 
 
 def events(yard):
@@ -105,3 +112,31 @@ def test_a_destination_that_is_gone_is_told_once(yard, make_delivery, receiver):
     ]
     rows = [row for row in yard.rows() if row.destination_id == watching.id]
     assert [(row.event_type, row.state) for row in rows] == [("destination.disabled", "pending")]
+
+
+def test_one_that_hangs_holds_up_none_of_those_told_with_it(yard, delivery, receiver):
+    """They are more than a read brings, and each is found without the others."""
+    hangs = asyncio.Event()
+
+    async def answer(_):
+        if len(receiver.received) == 1:
+            await hangs.wait()
+        return web.Response()
+
+    receiver.answer = answer
+    subject = yard.destination(receiver.url, "subject")
+    pager = yard.destination(
+        receiver.url, "pager", events=["*"], documents=False, concurrency={"min": 5, "max": 5}
+    )
+    told = [
+        operational_events.OperationalEvent(
+            type=OperationalEventType.DELIVERY_EXHAUSTED, destination_id=subject.id, data={"n": n}
+        )
+        for n in range(250)
+    ]
+    with transaction(yard.engine) as connection:
+        operational_events.emit_all(connection, DEFAULT_TENANT, told)
+    delivery.deliver(pager)
+    wait_until(lambda: yard.states().get("delivered") == 249, 10)
+    receiver.loop.loop.call_soon_threadsafe(hangs.set)
+    delivery.wait_until_idle()
