@@ -26,6 +26,15 @@ async def echo(payload, ctx):  # noqa: ARG001
     return Ok(payload.value)
 
 
+class Unspeakable(Exception):
+    def __str__(self):
+        raise RuntimeError
+
+
+class Unheard(BaseException):
+    pass
+
+
 def answering(answer, **options):
     """Return a collector that gives one answer."""
 
@@ -47,6 +56,8 @@ def answering(answer, **options):
         (Error("never", permanent=True), "failed", "never"),
         (ValueError("oh\0 no"), "pending", "ValueError: oh\ufffd no"),
         (SystemExit(3), "pending", "SystemExit: 3"),
+        (Unspeakable(), "pending", "Unspeakable"),
+        (Unheard(), "pending", "Unheard"),
         (CallFailed("x", "gone"), "failed", "The call of 'x' failed: gone"),
         (17, "pending", "it returned int, and neither Ok nor Error"),
         (Ok(object()), "pending", "it cannot"),
@@ -59,6 +70,8 @@ def answering(answer, **options):
         "a permanent error",
         "an exception",
         "an exit",
+        "an exception that says nothing",
+        "one that is none of Python's",
         "a failed call",
         "neither",
         "no JSON",

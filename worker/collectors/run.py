@@ -164,7 +164,9 @@ class Run:
         began_at = self._host.loop.time()
         try:
             answer: object = await self._spec.function(payload(), context)
-        except (Exception, SystemExit, KeyboardInterrupt) as error:  # noqa: BLE001  (not our code)
+        except (asyncio.CancelledError, GeneratorExit):
+            raise
+        except BaseException as error:  # noqa: BLE001  (not our code)
             answer = error
         return ended_by(answer, self._spec.key, self._host.loop.time() - began_at)
 
