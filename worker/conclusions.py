@@ -128,8 +128,11 @@ class Conclusions:
         if due.document_seq != due.key.seq:
             return self._ended(due, DeliveryState.SUPERSEDED, None)
         if due.attempts > len(policy.ladder_seconds):
-            # Marked before each request, and never once recorded: every holder died of it.
-            reason = f"{due.attempts} attempts began and none came back"
+            if due.last_status is None:
+                # Marked before each request, and never once recorded: every holder died of it.
+                reason = f"{due.attempts} attempts began and none came back"
+            else:
+                reason = f"{due.attempts} attempts began, and its destination allows no more by now"
             return self._ended(due, DeliveryState.FAILED, reason)
         return None
 
@@ -139,7 +142,7 @@ class Conclusions:
             state=state,
             attempts=due.attempts,
             due_at=None,
-            status=None,
+            status=due.last_status,
             error=error,
             finished_at=self._now(),
         )

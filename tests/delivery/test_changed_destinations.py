@@ -1,4 +1,4 @@
-"""A destination gets another URL while a request to the one before is in flight."""
+"""A destination is changed while it has deliveries that have begun."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -78,3 +78,21 @@ def test_failures_of_the_url_before_do_not_count_against_the_next(
     runtime = yard.runtime(destination)
     assert is_enabled(yard, destination)
     assert runtime.failures == 1
+
+
+def test_a_shorter_schedule_ends_what_has_had_more_attempts(yard, delivery, receiver):
+    receiver.answers(500)
+    destination = yard.destination(receiver.url, retry={"schedule_seconds": [60, 60]})
+    document = yard.one(destination)
+    for _ in range(2):
+        yard.make_due()
+        delivery.deliver(destination)
+        delivery.wait_until_idle()
+    shorter = DestinationChanges(retry={"schedule_seconds": [60]})
+    change_destination(yard.engine, DEFAULT_TENANT, destination.id, shorter)
+    yard.make_due()
+    delivery.deliver(destination)
+    delivery.wait_until_idle()
+    row = yard.row(document)
+    assert (row.state, row.attempts, row.last_status) == ("failed", 2, 500)
+    assert row.last_error == "2 attempts began, and its destination allows no more by now"
