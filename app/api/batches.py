@@ -64,6 +64,6 @@ def read_document(element: bytes, limits: DocumentLimits) -> Member:
         InvalidInput: names every place that is wrong.
     """
     document = parse(element, limits)
-    encoded = encode_with_id(document, element)
+    encoded = encode_with_id(document)
     assert document.id is not None  # noqa: S101  (given a line above)
     return Member(document.id, encoded, lane_of(document.priority))

@@ -21,9 +21,6 @@ from app.domain.text import json_faults
 ADAPTER = TypeAdapter(DocumentInput)
 DUMP = ADAPTER.serializer.to_json
 
-_KEPT_AS_SENT = {"content", "topics", "keys", "delivery", "attributes"}
-"""Fields whose JSON means the same before and after validation; numbers may come as text."""
-
 
 class BodyTooLarge(Exception):
     """The body passes the limit; raised as soon as that is certain."""
@@ -94,20 +91,15 @@ def parse(body: bytes, limits: DocumentLimits) -> DocumentInput:
     return document
 
 
-def encode_with_id(document: DocumentInput, sent: bytes) -> bytes:
+def encode_with_id(document: DocumentInput) -> bytes:
     """Return the JSON to queue, and give the document an id if it has none.
 
-    Args:
-        document: as ``parse`` returned it.
-        sent: the JSON that it was parsed from; used as it is where that is the same.
+    Written anew, never as it was sent: of several members with one name only the last was
+    validated, and the others may be what no worker can read (``NaN``, ``1e999``).
     """
-    if document.id is not None or not document.model_fields_set <= _KEPT_AS_SENT:
-        if document.id is None:
-            document.id = new_id()
-        return DUMP(document, exclude_unset=True)
-    document.id = new_id()
-    start = sent.index(b"{") + 1
-    return b'{"id":"%b",%b' % (str(document.id).encode(), sent[start:])
+    if document.id is None:
+        document.id = new_id()
+    return DUMP(document, exclude_unset=True)
 
 
 def violations_of(error: ValidationError) -> list[Violation]:

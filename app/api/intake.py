@@ -13,6 +13,7 @@ from app.api.bodies import (
     DUMP,
     BodyTooLarge,
     ClientGone,
+    encode_with_id,
     parse,
     read_body,
     too_large,
@@ -22,7 +23,6 @@ from app.api.cloudevents import MARK, STRUCTURED_TYPE, PostCloudEvents
 from app.api.errors import answer
 from app.domain.documents import lane_of
 from app.domain.errors import DocyardError
-from app.domain.identifiers import new_id
 from app.queue.intake import Intake
 from app.settings import Settings
 
@@ -58,9 +58,7 @@ class PostDocument:
         try:
             body = await read_body(receive, length, self._max_body_bytes)
             document = parse(body, self._limits)
-            if document.id is None:
-                document.id = new_id()
-            encoded = DUMP(document, exclude_unset=True)
+            encoded = encode_with_id(document)
             await intake.submit(encoded, lane_of(document.priority))
         except DocyardError as error:
             await answer(Request(scope), error)(scope, receive, send)

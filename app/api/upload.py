@@ -175,7 +175,7 @@ class Upload:
         except InvalidInput as error:
             first = error.violations[0]
             return LineResult(number, None, error.code, first.pointer, first.detail)
-        encoded = encode_with_id(document, line)
+        encoded = encode_with_id(document)
         part = self._part
         lane = Lane.BULK if document.priority is None else lane_of(document.priority)
         part.documents.setdefault(lane, []).append(encoded)

@@ -8,6 +8,8 @@ import uuid
 import pytest
 import redis
 
+from app.queue.messages import FastEncoder
+
 
 def post(web, value):
     data = value if isinstance(value, bytes) else json.dumps(value).encode()
@@ -143,3 +145,22 @@ def test_an_unknown_batch_is_not_found(web):
     assert answer.status == 404
     assert answer.json["code"] == "batch_not_found"
     assert web.ask("GET", "/batches/seven").status == 422
+
+
+@pytest.mark.parametrize("twin", ["NaN", "-Infinity", "1e999", "9" * 400], ids=lambda one: one[:9])
+@pytest.mark.parametrize("members", ['"content": %s,', '"attributes": {"a": %s, "a": 1},'])
+def test_what_no_worker_can_read_does_not_hide_behind_a_second_member_of_its_name(
+    web, members, twin
+):
+    poison = '{%s "content": "poison"}' % (members % twin)
+    sent = ['{"content": "before"}', poison, '{"content": "behind"}']
+    assert web.ask("POST", "/documents/batch", f"[{','.join(sent)}]").status == 202
+    assert web.ask("POST", "/documents/bulk", "\n".join(sent)).status == 202
+    client = redis.Redis.from_url(web.settings.redis_url)
+    bodies = [*client.hvals("docyard:ingest.msgs"), *client.hvals("docyard:ingest.bulk.msgs")]
+    client.close()
+    # As workers read them.
+    chunks = [FastEncoder().decode(body)["kwargs"]["documents"] for body in bodies]
+    assert [[one["content"] for one in chunk] for chunk in chunks] == [
+        ["before", "poison", "behind"]
+    ] * 2
