@@ -12,7 +12,15 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from app.api.bodies import BodyTooLarge, ClientGone, announced_length, read_body, too_large
+from app.api.bodies import (
+    SLICE_BYTES,
+    BodyTooLarge,
+    ClientGone,
+    announced_length,
+    in_turns,
+    read_body,
+    too_large,
+)
 from app.api.errors import answer
 from app.api.parts import Parts
 from app.api.problems import MAX_VIOLATIONS
@@ -22,9 +30,6 @@ from app.domain.identifiers import new_id
 from app.domain.json_arrays import NotAnArray, elements_in_turns
 from app.queue.append import BatchPart
 from app.settings import Settings
-
-SLICE_BYTES = 128 * 1024
-"""Validated in one go; then others have a turn on the event loop."""
 
 
 class Member(NamedTuple):
@@ -118,13 +123,6 @@ async def read_array(body: bytes, read: ReadMember, settings: Settings) -> list[
     if violations:
         raise InvalidInput(violations)
     return members
-
-
-async def in_turns(read: ReadMember, text: bytes) -> Member:
-    """Return ``read(text)``; where that takes long, other requests have turns meanwhile."""
-    if len(text) > SLICE_BYTES:
-        return await asyncio.to_thread(read, text)
-    return read(text)
 
 
 def _require_size(element: bytes, most: int) -> None:

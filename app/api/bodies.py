@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from itertools import islice
+from typing import TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 from starlette.requests import Request
@@ -11,7 +14,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope
 
 from app.api.errors import pointer
-from app.api.problems import problem, request_id_of
+from app.api.problems import MAX_VIOLATIONS, problem, request_id_of
 from app.domain.documents import DocumentInput
 from app.domain.errors import InvalidInput, Violation
 from app.domain.identifiers import new_id
@@ -20,6 +23,10 @@ from app.domain.text import json_faults
 
 ADAPTER = TypeAdapter(DocumentInput)
 DUMP = ADAPTER.serializer.to_json
+SLICE_BYTES = 128 * 1024
+"""Validated in one go; then others have a turn on the event loop."""
+
+T = TypeVar("T")
 
 
 class BodyTooLarge(Exception):
@@ -77,6 +84,13 @@ def wants_minimal(prefer: bytes) -> bool:
     return any(part.strip() == b"return=minimal" for part in prefer.lower().split(b","))
 
 
+async def in_turns(read: Callable[[bytes], T], text: bytes) -> T:
+    """Return ``read(text)``; where that takes long, other requests have turns meanwhile."""
+    if len(text) > SLICE_BYTES:
+        return await asyncio.to_thread(read, text)
+    return read(text)
+
+
 def parse(body: bytes, limits: DocumentLimits) -> DocumentInput:
     """Validate a document.
 
@@ -114,7 +128,8 @@ def _violations(body: bytes, error: ValidationError) -> Sequence[Violation]:
     """Name the places; Pydantic's JSON parser knows only an offset, and our own checks a value."""
     found = violations_of(error)
     try:
-        faults = list(json_faults(json.loads(body)))
+        # There may be millions, of which nobody is told.
+        faults = list(islice(json_faults(json.loads(body)), MAX_VIOLATIONS))
     except (ValueError, RecursionError):
         return found
     exact = {fault.pointer for fault in faults}

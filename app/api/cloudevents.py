@@ -11,12 +11,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from app.api.arrays import Member, PostArray, accepted, in_turns
+from app.api.arrays import Member, PostArray, accepted
 from app.api.bodies import (
     DUMP,
     BodyTooLarge,
     ClientGone,
     announced_length,
+    in_turns,
     parse,
     read_body,
     too_large,

@@ -21,6 +21,7 @@ from app.api.bodies import (
     BodyTooLarge,
     ClientGone,
     announced_length,
+    in_turns,
     read_body,
     too_large,
 )
@@ -79,7 +80,7 @@ class PostEvent:
         parts: Parts = scope["app"].state.parts
         try:
             body = await read_body(receive, announced_length(scope), self._max_body_bytes)
-            event = self._read(body)
+            event = await in_turns(self._read, body)
             await parts.intake.submit(event.encoded, event.lane)
             response = _ok(f"/documents/{event.id}")
         except DocyardError as error:

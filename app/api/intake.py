@@ -6,6 +6,8 @@ doing the same; it is described in OpenAPI by hand (``app/api/schema.py``).
 
 from __future__ import annotations
 
+from functools import partial
+
 from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 
@@ -14,6 +16,7 @@ from app.api.bodies import (
     BodyTooLarge,
     ClientGone,
     encode_with_id,
+    in_turns,
     parse,
     read_body,
     too_large,
@@ -35,7 +38,7 @@ class PostDocument:
 
     def __init__(self, settings: Settings) -> None:
         self._max_body_bytes = settings.max_body_bytes
-        self._limits = settings.document_limits
+        self._parse = partial(parse, limits=settings.document_limits)
         self._cloudevents = PostCloudEvents(settings)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -57,7 +60,7 @@ class PostDocument:
                 return
         try:
             body = await read_body(receive, length, self._max_body_bytes)
-            document = parse(body, self._limits)
+            document = await in_turns(self._parse, body)
             encoded = encode_with_id(document)
             await intake.submit(encoded, lane_of(document.priority))
         except DocyardError as error:

@@ -7,9 +7,10 @@ import uuid
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import NamedTuple, Protocol
 
-from app.api.bodies import encode_with_id, parse
+from app.api.bodies import encode_with_id, in_turns, parse
 from app.domain.documents import Lane, lane_of
 from app.domain.errors import DocyardError, InvalidInput, Unavailable
 from app.domain.limits import DocumentLimits
@@ -117,7 +118,7 @@ class Upload:
         self._intake = intake
         self._batch = BatchPart(batch_id)
         self._answers = answers
-        self._limits = limits
+        self._parse = partial(parse, limits=limits)
         self._abort_on_error = abort_on_error
         self._part = _Part()
         self._under_way: deque[tuple[_Part, asyncio.Task[None]]] = deque()
@@ -128,7 +129,7 @@ class Upload:
         Raises:
             Stopped: it was refused and that ends the upload, or Redis takes nothing more.
         """
-        refused = self._read(number, line)
+        refused = await self._read(number, line)
         if refused is not None:
             self._part.results.append(refused)
             if self._abort_on_error:
@@ -166,12 +167,12 @@ class Upload:
         for _, task in self._under_way:
             task.cancel()
 
-    def _read(self, number: int, line: Line) -> LineResult | None:
+    async def _read(self, number: int, line: Line) -> LineResult | None:
         """Add a line to the part; return its result if it is refused."""
         if isinstance(line, TooLong):
             return LineResult(number, None, "line_too_long", "", "The line is too long.")
         try:
-            document = parse(line, self._limits)
+            document = await in_turns(self._parse, line)
         except InvalidInput as error:
             first = error.violations[0]
             return LineResult(number, None, error.code, first.pointer, first.detail)

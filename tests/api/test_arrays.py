@@ -8,7 +8,8 @@ import threading
 
 import pytest
 
-from app.api.arrays import SLICE_BYTES, read_array
+from app.api.arrays import read_array
+from app.api.bodies import SLICE_BYTES
 from app.domain.json_arrays import TOKENS_IN_A_TURN
 from app.settings import Settings
 

@@ -11,7 +11,10 @@ import uuid
 import pytest
 
 from app.api import connections
+from app.api.bodies import SLICE_BYTES
 from app.api.connections import OWN_FILES, ConnectionLimits, within_files
+from app.api.events import EventReader
+from app.domain.limits import DocumentLimits
 from app.settings import Settings
 from tests.acceptance.conftest import until
 
@@ -308,3 +311,32 @@ def test_a_batch_keeps_its_own_limits(serve, database_url, redis_url):
         assert (many.status, many.json["code"]) == (413, "batch_too_long")
         large = web.ask("POST", path, json.dumps([{"content": "a" * 2_000}]).encode())
         assert (large.status, large.json["code"]) == (413, "body_too_large")
+
+
+@pytest.mark.parametrize("path", ["/documents", "/documents/bulk", "/v1/event"])
+def test_a_large_document_is_read_beside_the_loop(
+    serve, database_url, redis_url, monkeypatch, path
+):
+    web = serve(database_url=database_url, redis_url=redis_url)
+    reading, answered, read_meanwhile = threading.Event(), threading.Event(), []
+
+    def slowly(of, method):
+        quickly = getattr(of, method)
+
+        def read(*arguments):
+            reading.set()
+            read_meanwhile.append(answered.wait(10))
+            return quickly(*arguments)
+
+        monkeypatch.setattr(of, method, read)
+
+    slowly(DocumentLimits, "check")
+    slowly(EventReader, "__call__")
+    body = b'{"content":"%b"}' % (b"x" * SLICE_BYTES)
+    posting = threading.Thread(target=web.ask, args=("POST", path, body))
+    posting.start()
+    assert reading.wait(20)
+    assert web.ask("GET", "/healthz").status == 200
+    answered.set()
+    posting.join(20)
+    assert read_meanwhile == [True]
