@@ -16,6 +16,8 @@ from app.domain.errors import Violation
 MAX_DEPTH = 32
 MAX_INTEGER = 2**63 - 1
 MAX_REASON_LENGTH = 500
+MAX_STEP_LENGTH = 200
+"""Of a key within a pointer."""
 
 
 def text_fault(text: str) -> str | None:
@@ -70,5 +72,10 @@ def _scalar_fault(value: Any) -> str | None:
 
 
 def escape(key: str) -> str:
-    """Escape a key for use in a JSON pointer (RFC 6901, section 3)."""
+    """Escape a key for use in a JSON pointer (RFC 6901, section 3); of a long one its beginning.
+
+    A thousand lines of an upload may have one fault each, behind keys of megabytes.
+    """
+    if len(key) > MAX_STEP_LENGTH:
+        key = f"{key[:MAX_STEP_LENGTH]}…"
     return key.replace("~", "~0").replace("/", "~1")

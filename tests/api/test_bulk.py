@@ -270,3 +270,14 @@ def test_a_restart_of_redis_in_the_middle_is_waited_for(serve, database_url, mak
     assert json.loads(stream.piece())["summary"]["complete"] is True
     stream.leave()
     assert len(queued_documents(web, "ingest.bulk")) == 6
+
+
+def test_errors_do_not_repeat_long_keys(web):
+    unknown = b'{"content": "x", "%b": 1}\n' % (b"k" * 9_000)
+    unstorable = b'{"content": "x", "attributes": {"%b": NaN}}\n' % (b"k" * 9_000)
+    body = gzip.compress(unknown * 600 + unstorable * 600)
+    answer = post(web, body, {"Content-Encoding": "gzip"})
+    errors = answer.json["errors"]
+    assert (answer.status, len(errors)) == (422, bulk_answers.MAX_ERRORS)
+    beginning = "k" * 200 + "…"
+    assert {one["pointer"] for one in errors} == {f"/{beginning}", f"/attributes/{beginning}"}
