@@ -87,6 +87,7 @@ def wants_minimal(prefer: bytes) -> bool:
 async def in_turns(read: Callable[[bytes], T], text: bytes) -> T:
     """Return ``read(text)``; where that takes long, other requests have turns meanwhile."""
     if len(text) > SLICE_BYTES:
+        # Not where Postgres is waited for (`run_in_threadpool`): it may keep all those threads.
         return await asyncio.to_thread(read, text)
     return read(text)
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import uuid
 from dataclasses import dataclass
 
 import redis.asyncio
 from sqlalchemy import Engine
+from starlette.concurrency import run_in_threadpool
 
 from app.domain.errors import BatchNotFound
 from app.queue import batches as queued_batches
@@ -49,7 +49,7 @@ async def get_batch(
     """
     # Redis first: what is applied meanwhile is then counted twice at worst, never missing.
     taken = await queued_batches.read(client, namespace, batch_id)
-    counts = await asyncio.to_thread(_counts, engine, tenant_id, batch_id)
+    counts = await run_in_threadpool(_counts, engine, tenant_id, batch_id)
     if taken is None and not counts:
         raise BatchNotFound(batch_id)
     known = {

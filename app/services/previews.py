@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import uuid
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from sqlalchemy import Engine
+from starlette.concurrency import run_in_threadpool
 
 from app.domain.choice import Routable
 from app.domain.destinations import Destination
@@ -85,11 +85,11 @@ async def preview_stored(
         RouterFailed: the user's router did not answer.
         WorkerSilent: no worker answered in time.
     """
-    document, known = await asyncio.to_thread(_read, engine, tenant_id, document_id)
+    document, known = await run_in_threadpool(_read, engine, tenant_id, document_id)
     if document is None:
         raise DocumentNotFound(document_id)
     if router is None:
-        return await asyncio.to_thread(_by_table, known, document, prediction_of(document))
+        return await run_in_threadpool(_by_table, known, document, prediction_of(document))
     answer = await asker.ask({"tenant_id": tenant_id, "stored": document_id})
     return _by_router(known, prediction_of(document), answer, router)
 
@@ -111,9 +111,9 @@ async def preview_given(
         if fault := answer.get("fault"):
             raise InvalidInput([Violation("/content", f"cannot be classified: {fault}")])
         prediction = Prediction(**answer["prediction"]) if answer["prediction"] else None
-    _, known = await asyncio.to_thread(_read, engine, tenant_id, None)
+    _, known = await run_in_threadpool(_read, engine, tenant_id, None)
     if router is None:
-        return await asyncio.to_thread(_by_table, known, given.document, prediction)
+        return await run_in_threadpool(_by_table, known, given.document, prediction)
     return _by_router(known, prediction, answer, router)
 
 

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
+import threading
 import uuid
 
 import pytest
 import redis
 
+from app.api.bodies import SLICE_BYTES
 from app.queue.messages import FastEncoder
+from app.services import batches
+from tests.acceptance.conftest import until
 
 
 def post(web, value):
@@ -164,3 +169,32 @@ def test_what_no_worker_can_read_does_not_hide_behind_a_second_member_of_its_nam
     assert [[one["content"] for one in chunk] for chunk in chunks] == [
         ["before", "poison", "behind"]
     ] * 2
+
+
+def test_those_who_wait_for_postgres_keep_no_large_document_waiting(
+    serve, database_url, redis_url, monkeypatch
+):
+    web = serve(database_url=database_url, redis_url=redis_url)
+    answering, asked, answered = threading.Event(), [], []
+
+    def counts(*_):
+        asked.append(1)
+        answered.append(answering.wait(20))
+        return {}
+
+    monkeypatch.setattr(batches, "_counts", counts)
+    one = f"/batches/{uuid.uuid4()}"
+    # As many as the loop's own threads.
+    waiting = [
+        threading.Thread(target=web.ask, args=("GET", one))
+        for _ in range(min(32, (os.cpu_count() or 1) + 4))
+    ]
+    for thread in waiting:
+        thread.start()
+    assert until(lambda: len(asked) == len(waiting))
+    posted = post(web, [{"content": "x" * SLICE_BYTES}])
+    before = list(answered)
+    answering.set()
+    for thread in waiting:
+        thread.join(20)
+    assert (posted.status, before) == (202, [])
