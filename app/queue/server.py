@@ -33,11 +33,13 @@ class ServerFacts:
             the server does not say.
         maxmemory: bytes that it may use, None where there is no limit or it does not say.
         eviction: its ``maxmemory-policy`` if it may drop keys by it, None otherwise.
+        replica: it follows another server, and takes nothing in.
     """
 
     durability: Durability
     maxmemory: int | None
     eviction: str | None
+    replica: bool = False
 
     @property
     def warning(self) -> str | None:
@@ -69,11 +71,13 @@ async def read_facts(connection: AbstractConnection) -> ServerFacts:
         texts = [_text(one) for one in settings]
         found = dict(zip(texts[::2], texts[1::2], strict=False))
         durability = judge(found.get("appendonly"), found.get("appendfsync"))
+    replication = _fields(await _ask(connection, "INFO", "replication"))
     limit, policy = memory.get("maxmemory", ""), memory.get("maxmemory_policy")
     return ServerFacts(
         durability=durability,
         maxmemory=int(limit) or None if limit.isdigit() else None,
         eviction=policy if policy not in (None, KEEPS_ALL) and limit != "0" else None,
+        replica=replication.get("role") == "slave",
     )
 
 

@@ -61,6 +61,8 @@ async def check_readiness(
     else:
         if not enough(durability, server.required):
             problems["redis"] = f"durability is {durability}, {server.required} is required"
+        elif facts.replica:
+            problems["redis"] = "it is a replica and takes nothing in"
         if facts.warning:
             warnings["redis"] = facts.warning
     if fault := await run_in_threadpool(_database_fault, engine):

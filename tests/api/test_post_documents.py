@@ -8,6 +8,7 @@ import uuid
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+import redis
 
 LONG = b"[" * 500 + b"]" * 500
 
@@ -163,3 +164,14 @@ def test_postgres_away_does_not_close_the_door(serve, redis_url, make_postgres):
     answer = web.ask("GET", f"/documents/{uuid.uuid4()}")
     assert (answer.status, answer.json["code"]) == (503, "database_unavailable")
     assert "postgres" in web.ask("GET", "/readyz").json["problems"]
+
+
+def test_a_replica_is_not_ready(serve, database_url, make_valkey):
+    server = make_valkey()
+    web = serve(database_url=database_url, redis_url=server.url)
+    assert web.ask("GET", "/readyz").status == 200
+    with redis.Redis.from_url(server.url) as client:
+        client.execute_command("REPLICAOF", "127.0.0.1", "1")
+    assert web.post({"content": "x"}).status == 503
+    answer = web.ask("GET", "/readyz")
+    assert (answer.status, list(answer.json["problems"])) == (503, ["redis"])
