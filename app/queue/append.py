@@ -16,6 +16,7 @@ from redis.exceptions import (
     BusyLoadingError,
     NoScriptError,
     OutOfMemoryError,
+    ReadOnlyError,
     RedisError,
     ResponseError,
 )
@@ -174,6 +175,9 @@ class Appender:
             raise
         except (ResponseError, BusyLoadingError) as error:
             # The server's word: loading, read-only, disk full … . It did not run the script.
+            if isinstance(error, ReadOnlyError):
+                # It was demoted, and its name may lead to another by now; this connection never.
+                await connection.disconnect()
             raise _NotAppendedError from error
         finally:
             await self._pool.release(connection)

@@ -174,6 +174,24 @@ def test_a_read_only_replica_confirms_nothing(make_valkey, look):
     assert len(sent(client)) == 1
 
 
+def test_a_primary_that_was_demoted_is_left_for_the_one_that_has_its_name(
+    make_valkey, look, tmp_path
+):
+    old, new = make_valkey(), make_valkey()
+    name = tmp_path / "name"
+    name.symlink_to(old.server.socket)
+
+    async def work(intake):
+        await intake.submit(encoded(), Lane.NORMAL)
+        look(old.url).execute_command("REPLICAOF", "127.0.0.1", "1")
+        name.unlink()
+        name.symlink_to(new.server.socket)
+        await intake.submit(encoded(), Lane.NORMAL)
+
+    run(f"unix://{name}", work)
+    assert [len(sent(look(one.url))) for one in (old, new)] == [1, 1]
+
+
 def test_out_of_memory_is_a_full_queue_and_leaves_nothing_half_done(make_valkey, look, monkeypatch):
     monkeypatch.setitem(append.MEMORY_SHARE, Lane.NORMAL, 1_000)
     server = make_valkey()
