@@ -18,6 +18,7 @@ import structlog
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from app.api.problems import problem
+from app.api.upgrades import SteadyParser
 
 if TYPE_CHECKING:
     from app.settings import Settings
@@ -74,6 +75,9 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def __init__(self, *args: Any, patrol: Patrol, **named: Any) -> None:
         super().__init__(*args, **named)
+        self.parser = SteadyParser(self)
+        # As uvicorn does: an answer to the first of several requests may be its last.
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
         self._patrol = patrol
         self._most_header_bytes = patrol.limits.header_bytes
         self._most_url_bytes = patrol.limits.url_bytes
@@ -114,6 +118,8 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """Pass on a head within its bounds."""
+        if self.parser.should_upgrade():  # comes again, without the offer
+            return
         if len(self.url) > self._most_url_bytes:
             sentence = f"A URL may have {self._most_url_bytes} bytes."
             self._refusal = _raw_problem(414, "url_too_long", sentence)
@@ -132,6 +138,11 @@ class GuardedProtocol(HttpToolsProtocol):
         self._unclaimed = 0
         self._body_bytes += len(body)
         super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """Pass on the end of a request."""
+        if not self.parser.should_upgrade():
+            super().on_message_complete()
 
     def send_400_response(self, msg: str) -> None:
         """Answer what cannot be understood, and close."""
