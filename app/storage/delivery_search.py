@@ -253,7 +253,8 @@ def _conditions(wanted: DeliveryFilter, values: dict[str, Any]) -> str:
 
 def seq_of(moment: datetime) -> int:
     """Return the order number of what is accepted at a moment: microseconds since 1970."""
-    since = moment.astimezone(UTC) - datetime(1970, 1, 1, tzinfo=UTC)
+    # Not made UTC first: at the ends of the calendar another zone's moment has no date in it.
+    since = moment - datetime(1970, 1, 1, tzinfo=UTC)
     return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
 
 

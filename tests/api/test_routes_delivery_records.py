@@ -244,3 +244,9 @@ def test_errors_come_in_groups(web, store, fail):
     assert (group["failed"], group["retrying"], group["destination_key"]) == (2, 0, "archive")
     assert group["last_error"].endswith("no luck")
     assert ask(web, f"/errors?destination_id={uuid.uuid4()}").json["items"] == []
+
+
+@pytest.mark.parametrize("path", ["/deliveries", "/deliveries/errors", "/ledger"])
+@pytest.mark.parametrize("since", ["0001-01-01T00:00:00+23:59", "9999-12-31T23:59:59-23:59"])
+def test_the_ends_of_the_calendar_are_times_like_any_other(web, path, since):
+    assert web.ask("GET", f"{path}?since={quote(since)}").status == 200
