@@ -16,7 +16,7 @@ import asyncio
 import uuid
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import Engine
 from starlette.concurrency import run_in_threadpool
@@ -145,7 +145,13 @@ def _missing(
 
 
 def _hour(moment: datetime | None) -> datetime | None:
-    return moment and moment.replace(minute=0, second=0, microsecond=0)
+    if moment is None:
+        return None
+    try:
+        # Of UTC, by which is counted: zones of half an hour have others.
+        return moment - (moment - datetime.fromtimestamp(0, UTC)) % timedelta(hours=1)
+    except OverflowError:  # the calendar begins with this moment
+        return moment
 
 
 def _read(

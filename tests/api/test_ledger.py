@@ -8,9 +8,10 @@ import subprocess
 import sys
 import threading
 import uuid
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from functools import partial
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 import redis
@@ -173,6 +174,19 @@ def test_the_sums_hold_wherever_a_document_is(yard, engine, client):
     later = (datetime.now(UTC) + timedelta(hours=1)).isoformat().replace("+00:00", "Z")
     for query in (f"?since={hour}", f"?until={hour}", f"?since={later}"):
         assert balanced(yard.ledger(query)), query
+
+
+def test_a_range_of_another_zone_begins_with_the_same_hour(yard, engine):
+    yard.post(*content(3))
+    yard.work()
+    with transaction(engine) as connection:
+        counters.fold(connection, DEFAULT_TENANT)
+    now = datetime.now(UTC)
+    # In which the hour has just begun, or nearly; another hour than that of UTC if it is half over.
+    zones = [timezone(timedelta(minutes=-minutes)) for minutes in (0, now.minute, 30, 330)]
+    found = [yard.ledger(f"?since={quote(now.astimezone(zone).isoformat())}") for zone in zones]
+    assert [one["documents"]["stored"] for one in found] == [3] * len(zones)
+    assert len({datetime.fromisoformat(one["since"]) for one in found}) == 1
 
 
 def test_a_document_deleted_by_hand_is_named(yard, engine):
