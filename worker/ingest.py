@@ -36,7 +36,8 @@ from worker.planning import Planning, Ring, as_unplanned, plan
 
 LOG = structlog.get_logger(__name__)
 FIRST_PAUSE_SECONDS = 0.2
-LONGEST_PAUSE_SECONDS = 5.0
+LONGEST_PAUSE_SECONDS = 1.0
+"""What a recovered Postgres waits for us at most; one try a second and thread costs it nothing."""
 
 T = TypeVar("T")
 

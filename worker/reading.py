@@ -17,7 +17,7 @@ LINGER_SECONDS = 0.25
 LONGEST_POLL_SECONDS = 2.0
 """Reads without a ring: for what another process was rung for, and retries that fall due."""
 FIRST_PAUSE_SECONDS = 0.5
-LONGEST_PAUSE_SECONDS = 5.0
+LONGEST_PAUSE_SECONDS = 2.0
 LOOK_BACK_EVERY_SECONDS = 0.25
 LOOK_BACK_SEQ = 10_000_000
 """Ten seconds: sequence numbers are microseconds of Redis' clock."""

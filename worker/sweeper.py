@@ -35,6 +35,8 @@ from worker.planning import Ring
 T = TypeVar("T")
 LOG = structlog.get_logger(__name__)
 LOOK_EVERY_SECONDS = 0.5
+LONGEST_PAUSE_SECONDS = 4.0
+"""Behind failures: a database that is away for a day need not be told of eight times a second."""
 SWEEP_EVERY_SECONDS = 1.0
 FOLD_EVERY_SECONDS = 5.0
 DEAD_LETTERS_EVERY_SECONDS = 5.0
@@ -92,14 +94,18 @@ class Sweeper:
         self._thread.join(timeout=10)
 
     def _run(self) -> None:
-        while not self._stopping.wait(LOOK_EVERY_SECONDS):
+        pause = LOOK_EVERY_SECONDS
+        while not self._stopping.wait(pause):
             try:
                 self.look()
+                pause = LOOK_EVERY_SECONDS
+                continue
             except (DatabaseUnavailable, SQLAlchemyError, RedisError) as error:
                 LOG.warning("sweep.failed", reason=str(error).splitlines()[0])
             except Exception:
                 # A row of a newer version, say. Without a sweeper no retry would be due any more.
                 LOG.exception("sweep.failed")
+            pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
 
     def look(self) -> None:
         """Do what is due, if it is this process's turn."""

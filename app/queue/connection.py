@@ -12,6 +12,7 @@ import structlog
 from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
+from redis.exceptions import ReadOnlyError
 from redis.retry import Retry
 
 LOG = structlog.get_logger(__name__)
@@ -47,6 +48,9 @@ def connection_options(
         "socket_timeout": answer_seconds,
         "socket_connect_timeout": CONNECT_SECONDS,
         "health_check_interval": HEALTH_CHECK_SECONDS,
+        # With a retry that tries nothing again, this only ends the connection: the server was
+        # demoted, and its name may lead to another by now; the connection never would.
+        "retry_on_error": [ReadOnlyError],
         # RESP2 is what every server and managed proxy speaks; nothing here needs more.
         "protocol": 2,
     }

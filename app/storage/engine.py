@@ -97,13 +97,25 @@ def transaction(engine: Engine, *, durable: bool = True) -> Iterator[Connection]
         with engine.begin() as connection:
             with driver_of(connection) as driver:
                 driver.execute(_BOUNDS if durable else _BOUNDS_RELAXED)
-            yield connection
+            with _left_if_read_only(connection):
+                yield connection
     except PoolTimeout as error:
         reason = "all connections are busy"
         raise DatabaseUnavailable(reason) from error
     except DBAPIError as error:
         if waiting_helps := _waiting_helps(engine, error):
             raise waiting_helps from error
+        raise
+
+
+@contextmanager
+def _left_if_read_only(connection: Connection) -> Iterator[None]:
+    """Close a connection to a primary that was demoted: its name may lead to another by now."""
+    try:
+        yield
+    except DBAPIError as error:
+        if sqlstate(error) == READ_ONLY:
+            connection.invalidate(error)
         raise
 
 
