@@ -32,12 +32,14 @@ def front_page(engine: Annotated[Engine, Depends(engine_of)]) -> dict[str, Any]:
     }
 
 
+@router.head("/healthz", include_in_schema=False)  # load balancers ask so
 @router.get("/healthz")
 async def healthz() -> dict[str, str]:
     """Answer as long as the process serves requests."""
     return {"status": "ok"}
 
 
+@router.head("/readyz", include_in_schema=False)
 @router.get("/readyz", responses={503: {"description": "A part is missing; says which."}})
 async def readyz(response: Response, parts: Annotated[Parts, Depends(parts_of)]) -> dict[str, Any]:
     """Tell whether Postgres and Redis are there, how durable a 202 is, and what is queued."""

@@ -132,6 +132,9 @@ def test_unknown_routes_are_problems(web, method, path, status, code):
 
 def test_health_readiness_and_front_page(web):
     assert web.ask("GET", "/healthz").json == {"status": "ok"}
+    for path in ("/healthz", "/readyz"):
+        asked = web.ask("HEAD", path)
+        assert (asked.status, asked.body) == (200, b"")
     ready = web.ask("GET", "/readyz")
     assert (ready.status, ready.json["durability"]) == (200, "always")
     front = web.ask("GET", "/").json
