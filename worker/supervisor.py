@@ -9,12 +9,9 @@ loop from 139,855 to 3,554 round trips a second (design, section 3).
 from __future__ import annotations
 
 import os
-import signal
 import sys
-import threading
 import time
 from collections.abc import Mapping
-from types import FrameType
 from typing import Literal
 
 import structlog
@@ -24,6 +21,7 @@ from app.queue.depth import waiting
 from app.queue.names import LANES
 from app.settings import Settings, environment_with
 from app.supervision.children import Child, Nursery
+from app.supervision.signals import StopSignals
 from worker.scaling import QueueFollower, QueueWatch, Scaler
 from worker.sizing import (
     INGEST_BYTES,
@@ -36,6 +34,7 @@ from worker.sizing import (
 )
 
 LOG = structlog.get_logger(__name__)
+LOOK_SECONDS = 0.2
 
 Kind = Literal["ingest", "delivery", "collectors"]
 KINDS: tuple[Kind, ...] = ("ingest", "delivery", "collectors")
@@ -78,15 +77,15 @@ class Supervisor:
         ]
         self._leaving: list[Child] = []
         self._follower = follower
-        self._stopping = threading.Event()
+        self._signals = StopSignals()
 
     def run(self) -> int:
         """Run until SIGTERM or SIGINT; return the exit code."""
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._on_signal)
+        self._signals.listen()
         if self._follower is not None:
             self._follower.start()
-        while not self._stopping.is_set():
+        heard = None
+        while heard is None:
             now = time.monotonic()
             if self._follower is not None:
                 settled = all(child.process for child in self._children)
@@ -94,12 +93,9 @@ class Supervisor:
             for child in self._children:
                 self._nursery.look_after(child, now)
             self._leaving = [one for one in self._leaving if not self._nursery.has_left(one, now)]
-            self._stopping.wait(0.2)
+            heard = self._signals.wait(LOOK_SECONDS)
+        LOG.info("worker.stopping", signal=heard.name)
         return self._stop()
-
-    def _on_signal(self, number: int, _frame: FrameType | None) -> None:
-        LOG.info("worker.stopping", signal=signal.Signals(number).name)
-        self._stopping.set()
 
     def _scale(self, kind: Kind, wanted: int, now: float) -> None:
         running = [child for child in self._children if child.kind == kind]

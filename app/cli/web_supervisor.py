@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import os
-import signal
 import socket
 import sys
-import threading
 import time
-from types import FrameType
 
 import structlog
 
 from app.settings import Settings, environment_with
 from app.supervision.children import Child, Nursery
+from app.supervision.signals import StopSignals
 
 LOG = structlog.get_logger(__name__)
 LOOK_SECONDS = 0.2
@@ -26,14 +24,8 @@ def supervise(settings: Settings, listening: socket.socket) -> int:
 
     The socket is ours too: while no process runs, connections wait for the next.
     """
-    stopping = threading.Event()
-
-    def on_signal(number: int, _frame: FrameType | None) -> None:
-        LOG.info("web.stopping", signal=signal.Signals(number).name)
-        stopping.set()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, on_signal)
+    signals = StopSignals()
+    signals.listen()
     nursery = Nursery(
         {**os.environ, **environment_with(settings)},
         pass_fds=(listening.fileno(),),
@@ -44,11 +36,14 @@ def supervise(settings: Settings, listening: socket.socket) -> int:
         Child(name=f"web-{number}", kind="web", command=command)
         for number in range(1, settings.web_concurrency + 1)
     ]
-    while not stopping.is_set() and nursery.refused is None:
+    heard = None
+    while heard is None and nursery.refused is None:
         now = time.monotonic()
         for child in children:
             nursery.look_after(child, now)
-        stopping.wait(LOOK_SECONDS)
+        heard = signals.wait(LOOK_SECONDS)
+    if heard is not None:
+        LOG.info("web.stopping", signal=heard.name)
     # Nobody is to connect any more and wait for an answer that never comes.
     listening.close()
     code = nursery.stop(children)
