@@ -168,16 +168,20 @@ class HardenedConsumer(Consumer):
 
     def _put_back(self, orphans: Sequence[str]) -> None:
         bodies = self.broker.client.hmget(self.broker.keys.bodies(self.queue_name), orphans)
+        # Acknowledged a moment ago, or without a body: the script then just forgets the id.
+        gone = [orphan for orphan, body in zip(orphans, bodies, strict=True) if body is None]
         kept: list[str] = []
         for orphan, body in zip(orphans, bodies, strict=True):
-            # Without a body there is nothing to read; the script then just forgets the id.
-            if body is None or self._readable(orphan, body):
+            if body is None:
+                continue
+            if self._readable(orphan, body):
                 kept.append(orphan)
             else:
                 self.broker.do_nack(self.queue_name, orphan)
                 LOG.error("message.unreadable", queue=self.queue_name, redis_message_id=orphan)
+        if kept or gone:
+            self.broker.do_requeue(self.queue_name, *kept, *gone)
         if kept:
-            self.broker.do_requeue(self.queue_name, *kept)
             LOG.warning("messages.put_back", queue=self.queue_name, count=len(kept))
 
     def _readable(self, orphan: str, body: bytes) -> bool:
