@@ -103,6 +103,10 @@ def _examine_sums(verdict: Verdict, world: World, connection: psycopg.Connection
             "documents.stored": int(stored),
             "documents.stale": int(stale),
             "documents.rejected": int(rejected),
+            # Doorbells: they may be given up, and the sweeper rings again.
+            "dead_letters.created": connection.execute(
+                "SELECT count(*) FROM dead_letters"
+            ).fetchone()[0],
         },
         _counters(connection, NO_DESTINATION),
         "documents",
