@@ -162,7 +162,7 @@ STATEMENTS: Mapping[str, Call] = {
     "bury": lambda connection, world: documents.bury(
         connection, TENANT, [one for one, _ in world.stored]
     ),
-    "order keys of 500 documents": lambda connection, world: documents.order_keys(
+    "order keys of 500 documents": lambda connection, world: documents.floors(
         connection, TENANT, [one for one, _ in world.stored]
     ),
     "GET of a document": lambda connection, world: documents.get(

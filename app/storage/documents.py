@@ -272,14 +272,33 @@ def as_stored(
     return [replace(one, **stored[one.id]) for one in documents]
 
 
-def order_keys(
+class Floor(NamedTuple):
+    """What a version of a document must lie above to be stored."""
+
+    key: OrderKey
+    purged_seq: int
+
+    def lets_in(self, document: IncomingDocument) -> bool:
+        """Tell whether a version would be stored."""
+        return document.order_key > self.key and document.seq > self.purged_seq
+
+
+def floors(
     connection: Connection, tenant_id: int, ids: Sequence[uuid.UUID]
-) -> dict[uuid.UUID, OrderKey]:
-    """Return the order keys of those ids that are stored; locks nothing."""
+) -> dict[uuid.UUID, Floor]:
+    """Return the floors of those ids that are stored, or were deleted; locks nothing."""
     rows = connection.execute(
         text(
-            "SELECT id, version, seq FROM documents WHERE tenant_id = :tenant_id AND id = ANY(:ids)"
+            "SELECT id, version, seq, 0 AS purged_seq FROM documents"
+            " WHERE tenant_id = :tenant_id AND id = ANY(:ids)"
+            " UNION ALL SELECT document_id, version, seq, COALESCE(purged_seq, 0) FROM tombstones"
+            " WHERE tenant_id = :tenant_id AND document_id = ANY(:ids)"
         ),
         {"tenant_id": tenant_id, "ids": list(ids)},
     )
-    return {row.id: OrderKey(row.version, row.seq) for row in rows}
+    found: dict[uuid.UUID, Floor] = {}
+    for row in rows:
+        one = Floor(OrderKey(row.version, row.seq), row.purged_seq)
+        other = found.get(row.id, one)
+        found[row.id] = Floor(max(one.key, other.key), max(one.purged_seq, other.purged_seq))
+    return found

@@ -28,7 +28,7 @@ from app.storage import (
 from app.storage.batches import BatchDelta
 from app.storage.counters import Delta
 from app.storage.deliveries import PlannedDelivery
-from app.storage.documents import OPTIONAL, IncomingDocument, Winner
+from app.storage.documents import OPTIONAL, Floor, IncomingDocument, Winner
 from app.storage.engine import sqlstate
 from app.storage.receipts import ChunkCounts
 from app.storage.rejected import Rejection
@@ -96,13 +96,12 @@ def apply(
         return Applied(counts={}, destinations=())
     _let_go_of_retried(connection, tenant_id, [one for one in chunks if claimed[one.chunk_id]])
     incoming = [document for chunk in chunks for document in chunk.documents]
-    newest = newest_per_id(connection, tenant_id, incoming)
-    winners, refused = _store(connection, newest, isolate=isolate)
-    created = sum(winner.inserted for winner in winners)
+    written = _write(connection, tenant_id, incoming, isolate=isolate)
+    winners, refused = written.winners, written.refused
     buried = documents.bury(connection, tenant_id, [winner.id for winner in winners])
     winners = [winner for winner in winners if winner.id not in buried]
     superseded = deliveries.supersede(connection, tenant_id, winners)
-    stored = _as_stored(connection, tenant_id, winners, newest)
+    stored = _as_stored(connection, tenant_id, winners, written.documents)
     plans, undecided = _plan(stored, _batch_of_each(chunks), planner)
     planned = deliveries.plan(connection, tenant_id, plans)
     unplanned.mark(connection, tenant_id, [mark for _, mark in undecided])
@@ -118,7 +117,7 @@ def apply(
             Delta("documents.stored", sum(one.stored for one in counts.values())),
             Delta("documents.stale", sum(one.stale for one in counts.values())),
             Delta("documents.rejected", sum(one.rejected for one in counts.values())),
-            Delta("documents.created", created),
+            Delta("documents.created", written.created),
             Delta("documents.removed", len(buried)),
             *tallies.counter_deltas("planned", planned),
             *tallies.counter_deltas("superseded", superseded),
@@ -158,29 +157,90 @@ def is_unstorable(error: DBAPIError) -> bool:
     return refused_by_driver or (sqlstate(error) or "").startswith(UNSTORABLE_CLASSES)
 
 
-def newest_per_id(
-    connection: Connection, tenant_id: int, incoming: Sequence[IncomingDocument]
-) -> list[IncomingDocument]:
-    """Keep only the highest order key per id, with what its predecessors had sent and it had not.
+@dataclass(slots=True, kw_only=True)
+class _Written:
+    """What was written of a chunk's documents.
+
+    Attributes:
+        winners: of each id the last version that was written.
+        documents: as they were given to the table; the winners are among them.
+        created: rows that were not there before.
+    """
+
+    winners: list[Winner]
+    documents: list[IncomingDocument]
+    created: int
+    refused: list[Rejection]
+
+
+def _write(
+    connection: Connection,
+    tenant_id: int,
+    incoming: Sequence[IncomingDocument],
+    *,
+    isolate: bool,
+) -> _Written:
+    """Write the documents: of ids that come more than once the oldest version first, then the rest.
+
+    The oldest one takes the row, so that nobody can store a version between two of these while it
+    is decided what the newest inherits. One statement takes an id once; the versions behind the
+    first are one, with what its predecessors had sent and it had not, or come one by one where any
+    of them may be refused.
+    """
+    versions: defaultdict[uuid.UUID, list[IncomingDocument]] = defaultdict(list)
+    for document in sorted(incoming, key=lambda one: one.order_key):
+        versions[document.id].append(document)
+    first = [of_id[0] for of_id in versions.values()]
+    winners, refused = _store(connection, first, isolate=isolate)
+    written = _Written(
+        winners=winners,
+        documents=first,
+        created=sum(winner.inserted for winner in winners),
+        refused=refused,
+    )
+    repeated = {one: of_id[1:] for one, of_id in versions.items() if len(of_id) > 1}
+    if not repeated:
+        return written
+    # What a deletion overtook must not pass anything on.
+    found = [winner for winner in winners if winner.id in repeated]
+    buried = documents.bury(connection, tenant_id, [winner.id for winner in found])
+    written.winners = [winner for winner in winners if winner.id not in buried]
+    written.created -= sum(winner.inserted for winner in found if winner.id in buried)
+    if isolate:
+        for place in range(max(map(len, repeated.values()))):
+            layer = [of_id[place] for of_id in repeated.values() if len(of_id) > place]
+            _write_over(connection, written, layer, isolate=True)
+        return written
+    floors = documents.floors(connection, tenant_id, list(repeated))
+    merged = [_merge(of_id, floors.get(one)) for one, of_id in repeated.items()]
+    _write_over(connection, written, merged, isolate=False)
+    return written
+
+
+def _write_over(
+    connection: Connection,
+    written: _Written,
+    layer: Sequence[IncomingDocument],
+    *,
+    isolate: bool,
+) -> None:
+    """Write newer versions of documents over those that were written before."""
+    winners, refused = _store(connection, layer, isolate=isolate)
+    replaced = {winner.id for winner in winners}
+    written.winners = [one for one in written.winners if one.id not in replaced] + winners
+    written.documents += layer
+    written.created += sum(winner.inserted for winner in winners)
+    written.refused += refused
+
+
+def _merge(versions: Sequence[IncomingDocument], floor: Floor | None) -> IncomingDocument:
+    """Return the newest of versions in order, with what fresh ones before it had sent beyond it.
 
     One after the other, v1 with topics and v2 without leave v2 with v1's topics; kept in one
     statement they must as well. Versions that are stale against the table pass nothing on.
     """
-    by_id: defaultdict[uuid.UUID, list[IncomingDocument]] = defaultdict(list)
-    for document in incoming:
-        by_id[document.id].append(document)
-    repeated = [one for one, versions in by_id.items() if len(versions) > 1]
-    stored = documents.order_keys(connection, tenant_id, repeated) if repeated else {}
-    return [
-        versions[0] if len(versions) == 1 else _merge(versions, stored.get(one))
-        for one, versions in by_id.items()
-    ]
-
-
-def _merge(versions: list[IncomingDocument], stored: tuple[int, int] | None) -> IncomingDocument:
-    versions.sort(key=lambda one: one.order_key)
     merged = versions[-1]
-    fresh = [one for one in versions if stored is None or one.order_key > stored]
+    fresh = [one for one in versions if floor is None or floor.lets_in(one)]
     for older in reversed(fresh[:-1]):
         inherited = {
             name: getattr(older, name) for name in OPTIONAL if getattr(merged, name) is None
@@ -230,9 +290,9 @@ def _as_stored(
 
     Routing an update by what it sent would broadcast the next version of a document for one key.
     """
-    inserted = {winner.id: winner.inserted for winner in winners}
-    new = [one for one in incoming if inserted.get(one.id) is True]
-    updates = [one for one in incoming if inserted.get(one.id) is False]
+    inserted = {winner.seq: winner.inserted for winner in winners}
+    new = [one for one in incoming if inserted.get(one.seq) is True]
+    updates = [one for one in incoming if inserted.get(one.seq) is False]
     if not updates:
         return new
     return new + documents.as_stored(connection, tenant_id, updates)

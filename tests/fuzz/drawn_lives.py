@@ -237,7 +237,13 @@ class Deliveries(RuleBasedStateMachine):
                     {"ids": self.ids},
                 )
             }
-            newest = documents.order_keys(connection, DEFAULT_TENANT, self.ids)
+            newest = {
+                row.id: (row.version, row.seq)
+                for row in connection.execute(
+                    text("SELECT id, version, seq FROM documents WHERE id = ANY(:ids)"),
+                    {"ids": self.ids},
+                )
+            }
         assert found == {key: (self.rows[key], self.attempts[key]) for key in self.rows}
         assert newest == self.stored
         still_open = [key for key, (state, _) in found.items() if state in OPEN]

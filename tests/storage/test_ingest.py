@@ -13,7 +13,7 @@ from app.domain.documents import DEFAULT_TENANT
 from app.domain.predictions import Prediction
 from app.storage import counters, documents
 from app.storage.engine import transaction
-from app.storage.ingest import is_unstorable
+from app.storage.ingest import ClassifiedChunk, apply, is_unstorable
 
 
 def stored(engine, document_id):
@@ -121,6 +121,62 @@ def test_a_stale_version_in_the_same_chunk_passes_nothing_on(engine, make_docume
         make_document("v6", id=one, version=6),
     )
     assert stored(engine, one).topics == ["of v5"]
+
+
+def test_a_version_that_was_deleted_passes_nothing_on(engine, make_document, store):
+    one = uuid.uuid4()
+    store(make_document("v5", id=one, version=5))
+    with transaction(engine) as connection:
+        documents.delete(connection, DEFAULT_TENANT, one)
+    store(
+        make_document("v3", id=one, version=3, topics=["of v3"]),
+        make_document("v4", id=one, version=4, topics=["of v4"]),
+        make_document("v6", id=one, version=6),
+    )
+    row = stored(engine, one)
+    assert (row.content, row.topics) == ("v6", None)
+
+
+def test_what_somebody_stores_between_two_versions_of_a_chunk_is_passed_on(
+    engine, make_document, store
+):
+    one = uuid.uuid4()
+    first, second, third = (
+        make_document(f"v{n}", id=one, topics=topics)
+        for n, topics in ((1, ["of v1"]), (2, ["of v2"]), (3, None))
+    )
+    between = ClassifiedChunk(
+        tenant_id=DEFAULT_TENANT, chunk_id=uuid.uuid4(), documents=[second], rejections=[]
+    )
+    waiting = text("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
+    with transaction(engine) as connection:
+        apply(connection, DEFAULT_TENANT, [between], lambda _: [])
+        writer = threading.Thread(target=store, args=(first, third))
+        writer.start()
+        with engine.connect() as observer:
+            while observer.execute(waiting).scalar_one() == 0:
+                observer.rollback()
+    writer.join()
+    row = stored(engine, one)
+    assert (row.content, row.topics) == ("v3", ["of v2"])
+
+
+@pytest.mark.parametrize("number", [2, 3])
+def test_a_version_that_postgres_refuses_leaves_the_one_before_it(
+    engine, make_document, make_target, store, number
+):
+    target, one = make_target(), uuid.uuid4()
+    good = [make_document(f"v{n}", id=one, topics=[f"of v{n}"]) for n in range(1, number)]
+    bad = make_document("bad\0text", id=one)
+    counts = store(*good, bad, to=(target,), isolate=True)
+    assert (counts.stored, counts.stale, counts.rejected) == (1, number - 2, 1)
+    row = stored(engine, one)
+    assert (row.content, row.topics) == (good[-1].content, good[-1].topics)
+    assert states(engine, one) == ["pending"]
+    (kept,) = rows(engine, "SELECT body FROM rejected_documents")
+    assert kept.body == bad.as_sent()
+    with transaction(engine) as connection:
+        assert counters.totals(connection, DEFAULT_TENANT)["documents.created"] == 1
 
 
 def test_a_newer_version_supersedes_open_deliveries_of_older_ones(
