@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
@@ -65,7 +67,11 @@ class Manifest:
 
 
 def save(folder: Path, pipeline: Any, **facts: Any) -> Manifest:
-    """Write a model and its manifest; the manifest last, so that a torn write is noticed."""
+    """Write a model and its manifest; the manifest last, so that a torn write is noticed.
+
+    Each file takes the place of the one before it whole: processes that use that one have it mapped
+    into memory, and would die of one that is cut under them.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     labels = [str(label) for label in pipeline.classes_]
     if is_linear(pipeline):
@@ -74,12 +80,14 @@ def save(folder: Path, pipeline: Any, **facts: Any) -> Manifest:
     else:
         import joblib  # noqa: PLC0415  (slow; the worker imports this module early)
 
-        joblib.dump(pipeline, folder / PIPELINE_FILE, compress=("zlib", 9))
+        with _replacing(folder / PIPELINE_FILE) as file:
+            joblib.dump(pipeline, file, compress=("zlib", 9))
         names = [PIPELINE_FILE]
     files = {name: _hash(folder / name) for name in names}
     manifest = Manifest(files=files, libraries=installed(), labels=labels, **facts)
     text = json.dumps(asdict(manifest), indent=2, ensure_ascii=False) + "\n"
-    (folder / MANIFEST_FILE).write_text(text, encoding="utf-8")
+    with _replacing(folder / MANIFEST_FILE) as file:
+        file.write_bytes(text.encode())
     return manifest
 
 
@@ -93,16 +101,28 @@ def read_manifest(folder: Path) -> Manifest:
     try:
         fields = json.loads(file.read_text(encoding="utf-8"))
         manifest = Manifest(**fields)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         remedy = "Set MODEL_PATH to the folder of a trained model, or train one."
         raise ModelUnusable(folder, f"it has no {MANIFEST_FILE}", remedy) from None
-    except (ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError) as error:
         reason = f"{MANIFEST_FILE} cannot be read ({error})"
         raise ModelUnusable(folder, reason, RETRAIN) from None
     if manifest.format != FORMAT:
         reason = f"its format is {manifest.format}, this version reads {FORMAT}"
         raise ModelUnusable(folder, reason, RETRAIN)
+    if not _is_well_formed(manifest):
+        raise ModelUnusable(folder, f"{MANIFEST_FILE} has fields of the wrong kind", RESTORE)
     return manifest
+
+
+def _is_well_formed(manifest: Manifest) -> bool:
+    files, libraries, labels = manifest.files, manifest.libraries, manifest.labels
+    return (
+        isinstance(files, dict)
+        and isinstance(libraries, dict)
+        and isinstance(labels, list)
+        and all(isinstance(one, str) for one in (*files.values(), *libraries.values(), *labels))
+    )
 
 
 def load(folder: Path) -> Classifier:
@@ -114,7 +134,8 @@ def load(folder: Path) -> Classifier:
     manifest = read_manifest(folder)
     _require_hashes(folder, manifest)
     if PIPELINE_FILE in manifest.files:
-        return PipelineClassifier(_read_pipeline(folder, manifest), manifest.version)
+        _require_versions(folder, manifest)
+        return _usable(folder, lambda: PipelineClassifier(_read_pipeline(folder), manifest.version))
     return _usable(
         folder, lambda: LinearClassifier(_read_linear(folder, manifest), manifest.version)
     )
@@ -129,7 +150,8 @@ def load_pipeline(folder: Path) -> Any:
     manifest = read_manifest(folder)
     _require_hashes(folder, manifest)
     if PIPELINE_FILE in manifest.files:
-        return _read_pipeline(folder, manifest)
+        _require_versions(folder, manifest)
+        return _usable(folder, lambda: _read_pipeline(folder))
     return put_together(_usable(folder, lambda: _read_linear(folder, manifest)))
 
 
@@ -199,10 +221,23 @@ def put_together(model: LinearModel) -> Any:
 
 
 def _write_linear(folder: Path, model: LinearModel) -> list[str]:
-    (folder / WORDS_FILE).write_text("\n".join(model.words), encoding="utf-8", newline="\n")
+    with _replacing(folder / WORDS_FILE) as words:
+        words.write_bytes("\n".join(model.words).encode())
     for name, file in ARRAY_FILES.items():
-        np.save(folder / file, getattr(model, name), allow_pickle=False)
+        with _replacing(folder / file) as array, array.open("wb") as stream:
+            np.save(stream, getattr(model, name), allow_pickle=False)
     return [WORDS_FILE, *ARRAY_FILES.values()]
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[Path]:
+    """Lend a name to write to, and put what was written in place of a file."""
+    unfinished = path.with_name(f"{path.name}.{os.getpid()}")
+    try:
+        yield unfinished
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
 
 
 def _read_linear(folder: Path, manifest: Manifest) -> LinearModel:
@@ -221,8 +256,7 @@ def _read_linear(folder: Path, manifest: Manifest) -> LinearModel:
     )
 
 
-def _read_pipeline(folder: Path, manifest: Manifest) -> Any:
-    _require_versions(folder, manifest)
+def _read_pipeline(folder: Path) -> Any:
     import joblib  # noqa: PLC0415  (slow; only when such a model is loaded)
 
     return joblib.load(folder / PIPELINE_FILE)
@@ -231,8 +265,9 @@ def _read_pipeline(folder: Path, manifest: Manifest) -> Any:
 def _usable(folder: Path, read: Callable[[], T]) -> T:
     try:
         return read()
-    except (OSError, ValueError) as error:
-        raise ModelUnusable(folder, str(error), RESTORE) from None
+    except Exception as error:
+        # A pipeline is code, of modules that may not be here: it raises whatever it likes.
+        raise ModelUnusable(folder, str(error) or type(error).__name__, RESTORE) from error
 
 
 def _require_hashes(folder: Path, manifest: Manifest) -> None:

@@ -130,7 +130,14 @@ class PipelineClassifier:
     """Any fitted scikit-learn pipeline with ``predict_proba``, as it is."""
 
     def __init__(self, pipeline: Any, version: str) -> None:
-        """Keep the pipeline."""
+        """Keep the pipeline.
+
+        Raises:
+            ValueError: it has no probabilities.
+        """
+        if not hasattr(pipeline, "predict_proba"):
+            message = "its pipeline has no predict_proba"
+            raise ValueError(message)
         self.labels = tuple(str(label) for label in pipeline.classes_)
         self.version = version
         self._pipeline = pipeline

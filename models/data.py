@@ -12,6 +12,8 @@ import gzip
 import json
 import lzma
 import re
+import sys
+import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -19,6 +21,7 @@ from pathlib import Path
 from typing import TextIO
 
 from app.domain.errors import DocyardError
+from app.domain.text import text_fault
 
 NEWSGROUPS = "20newsgroups"
 SUFFIXES = (".ndjson", ".jsonl", ".csv")
@@ -60,9 +63,16 @@ def read_examples(source: str) -> list[Example]:
     if suffix is None:
         message = f"{path}: expected a folder or a name with {', '.join(SUFFIXES)} (.gz, .xz)"
         raise DataInvalid(message)
-    with _open(path) as stream:
-        read = _read_csv if suffix == ".csv" else _read_ndjson
-        return list(read(stream, path))
+    read = _read_csv if suffix == ".csv" else _read_ndjson
+    try:
+        with _open(path) as stream:
+            return list(read(stream, path))
+    except UnicodeDecodeError as error:
+        message = f"{path}: not UTF-8 ({error.reason}); save it as UTF-8"
+        raise DataInvalid(message) from None
+    except (OSError, EOFError, lzma.LZMAError, zlib.error, csv.Error) as error:
+        message = f"{path}: cannot be read ({error})"
+        raise DataInvalid(message) from None
 
 
 def require_labels(examples: Iterable[Example], *, least: int = 2) -> None:
@@ -82,11 +92,12 @@ def require_labels(examples: Iterable[Example], *, least: int = 2) -> None:
 
 
 def _open(path: Path) -> TextIO:
+    # Spreadsheets put a byte order mark before the first column's name.
     if path.suffix == ".xz":
-        return lzma.open(path, "rt", encoding="utf-8", newline="")
+        return lzma.open(path, "rt", encoding="utf-8-sig", newline="")
     if path.suffix == ".gz":
-        return gzip.open(path, "rt", encoding="utf-8", newline="")
-    return path.open(encoding="utf-8", newline="")
+        return gzip.open(path, "rt", encoding="utf-8-sig", newline="")
+    return path.open(encoding="utf-8-sig", newline="")
 
 
 def _read_folder(folder: Path) -> Iterator[Example]:
@@ -107,7 +118,7 @@ def _read_ndjson(stream: TextIO, path: Path) -> Iterator[Example]:
             continue
         try:
             row = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             message = f"{path}:{number}: not JSON ({error})"
             raise DataInvalid(message) from None
         if not isinstance(row, dict):
@@ -117,6 +128,8 @@ def _read_ndjson(stream: TextIO, path: Path) -> Iterator[Example]:
 
 
 def _read_csv(stream: TextIO, path: Path) -> Iterator[Example]:
+    # Texts may be longer than the 128 KiB that the module takes for a mistake.
+    csv.field_size_limit(sys.maxsize)
     reader = csv.DictReader(stream)
     if missing := {"text", "label"} - set(reader.fieldnames or ()):
         message = f"{path}:1: the header has no column {' and no column '.join(sorted(missing))}"
@@ -127,8 +140,11 @@ def _read_csv(stream: TextIO, path: Path) -> Iterator[Example]:
 
 def _example(row: dict[str, object], path: Path, number: int) -> Example:
     text, label, split = row.get("text"), row.get("label"), row.get("split")
-    if not isinstance(text, str) or not isinstance(label, str) or not label:
+    if not isinstance(text, str) or not isinstance(label, str) or not label.strip():
         message = f"{path}:{number}: needs the fields text and label, both strings"
+        raise DataInvalid(message)
+    if fault := text_fault(label):
+        message = f"{path}:{number}: its label {fault}"
         raise DataInvalid(message)
     return Example(text, label, split if isinstance(split, str) else None)
 

@@ -14,7 +14,7 @@ from app.domain.errors import DocyardError
 from app.domain.predictions import Prediction
 from models.artifact import DEFAULT_PATH, load
 from models.classifier import Classifier
-from models.data import Example, read_examples, strip_message
+from models.data import DataInvalid, Example, read_examples, strip_message
 
 BATCH = 256
 BINS = 15
@@ -67,9 +67,12 @@ def main(
     """Print how good a model is; of divided data, on the part named test."""
     try:
         examples = read_examples(source)
+        if not examples:
+            message = f"{source} has no texts"
+            raise DataInvalid(message)
         test = [example for example in examples if example.split == "test"] or examples
         classifier = load(model)
-    except DocyardError as error:
+    except (DocyardError, OSError) as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(1) from None
     typer.echo(f"model     {classifier.version}")

@@ -23,7 +23,7 @@ from sklearn.naive_bayes import ComplementNB
 from sklearn.pipeline import Pipeline
 from sklearn.svm import LinearSVC
 
-from models.data import Example, strip_message
+from models.data import DataInvalid, Example, strip_message
 
 TOKEN_PATTERN = r"(?u)\b\w\w+\b"  # noqa: S105  (a pattern of words)
 MAX_FEATURES = 60_000
@@ -87,7 +87,11 @@ def _twice(examples: Sequence[Example]) -> tuple[list[str], NDArray[Any], NDArra
 def _vectorize(texts: Sequence[str], labels: NDArray[Any]) -> tuple[TfidfVectorizer, Any]:
     least = 2 if len(texts) >= 200 else 1  # noqa: PLR2004  (below, a word seen once still counts)
     counter = CountVectorizer(token_pattern=TOKEN_PATTERN, min_df=least)
-    counts = counter.fit_transform(texts)
+    try:
+        counts = counter.fit_transform(texts)
+    except ValueError:
+        message = "there is nothing to learn from: too few texts have words of two characters"
+        raise DataInvalid(message) from None
     words = counter.get_feature_names_out()
     if len(words) > MAX_FEATURES:
         scores = np.nan_to_num(chi2(counts, labels)[0])

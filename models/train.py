@@ -29,6 +29,8 @@ def train(source: str, out: Path, *, name: str) -> None:
     examples = read_examples(source)
     learnt, held_out = divide(examples)
     require_labels(learnt)
+    # Found out now, and not behind minutes of fitting.
+    out.mkdir(parents=True, exist_ok=True)
     fitted = fit(learnt, typer.echo)
     facts = {
         "name": name,
@@ -94,7 +96,7 @@ def main(
     """Train a classifier, print its scores on held-out texts, and write it."""
     try:
         train(source, out, name=name)
-    except DocyardError as error:
+    except (DocyardError, OSError) as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(1) from None
 

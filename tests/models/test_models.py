@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import json
 import lzma
 import os
@@ -89,13 +90,56 @@ def test_every_form_of_data_reads_the_same(tmp_path):
         ("a.ndjson", "[1]\n", "a.ndjson:1"),
         ("a.ndjson", '{"text": "a"}\n', "a.ndjson:1"),
         ("a.csv", "text,kind\na,b\n", "label"),
+        ("a.csv", "text,label\nhello,  \n", "a.csv:2"),
+        ("a.csv", b"text,label\ncaf\xe9,b\n", "a.csv: not UTF-8"),
+        ("a.ndjson", '{"text": "a", "label": "\\ud800"}\n', "a.ndjson:1: its label"),
+        ("a.ndjson", "[" * 200_000, "a.ndjson:1: not JSON"),
+        ("a.csv.gz", b"no gzip", "a.csv.gz: cannot be read"),
+        (
+            "a.csv.gz",
+            gzip.compress(b"text,label\na,b\n" * 99, mtime=0)[:-12],
+            "a.csv.gz: cannot be read",
+        ),
+        ("a.csv.xz", b"no xz", "a.csv.xz: cannot be read"),
         ("a.txt", "hello", "a.txt"),
     ],
 )
 def test_bad_data_is_named_by_its_place(tmp_path, name, content, place):
-    (tmp_path / name).write_text(content)
+    written = content if isinstance(content, bytes) else content.encode()
+    (tmp_path / name).write_bytes(written)
     with pytest.raises(DataInvalid, match=place):
         read_examples(str(tmp_path / name))
+
+
+def test_a_spreadsheets_mark_and_long_cells_are_read(tmp_path):
+    long = "word " * 50_000
+    (tmp_path / "a.csv").write_bytes(f"\ufefftext,label\r\n{long},b\r\n".encode())
+    (tmp_path / "a.ndjson").write_bytes(b'\xef\xbb\xbf{"text": "a", "label": "b"}\r\n')
+    assert read_examples(str(tmp_path / "a.csv")) == [Example(long, "b")]
+    assert read_examples(str(tmp_path / "a.ndjson")) == [Example("a", "b")]
+
+
+@pytest.mark.parametrize("program", ["train", "evaluate"])
+@pytest.mark.parametrize("content", ["text,label\n", "text,label\n" + "a,x\nb,y\n" * 6])
+def test_data_without_words_and_folders_that_are_files_are_sentences(tmp_path, program, content):
+    data = tmp_path / "a.csv"
+    data.write_text(content)
+    option = {"train": "--out", "evaluate": "--model"}[program]
+    done = subprocess.run(
+        [sys.executable, "-m", f"models.{program}", str(data), option, str(data)],
+        cwd=PROJECT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+
+
+def test_texts_without_words_are_nothing_to_learn_from(tmp_path):
+    (tmp_path / "a.csv").write_text("text,label\n" + "a,x\nb,y\n" * 6)
+    with pytest.raises(DataInvalid, match="nothing to learn"):
+        train(str(tmp_path / "a.csv"), tmp_path / "model", name="none")
 
 
 def test_missing_or_empty_sources_are_sentences(tmp_path):
@@ -168,6 +212,58 @@ def test_any_other_pipeline_is_used_as_it_is(tmp_path):
     assert isinstance(load(tmp_path), PipelineClassifier), "no sublinear tf: not our form"
 
 
+_IN_PLACE = """
+import sys
+from pathlib import Path
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from models.artifact import load, save
+
+def write(words):
+    pipeline = make_pipeline(TfidfVectorizer(sublinear_tf=True), LogisticRegression())
+    pipeline.fit([" ".join(words[::2]), " ".join(words[1::2])], ["even", "odd"])
+    save(Path(sys.argv[1]), pipeline, name="m", data={}, scores={}, parameters={})
+
+write([f"word{number:05}" for number in range(20_000)])
+classifier = load(Path(sys.argv[1]))
+write(["few", "words"])
+print(classifier.classify(["word19999"])[0].category)
+"""
+
+
+def test_a_model_that_is_trained_anew_in_its_folder_leaves_those_who_use_it_alone(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", _IN_PLACE, str(tmp_path)],
+        cwd=PROJECT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (0, "odd\n"), done.stderr
+    assert load(tmp_path).classify(["few"])[0].category == "even"
+    assert sorted(path.suffix for path in tmp_path.iterdir()) == [".json", *[".npy"] * 3, ".txt"]
+
+
+@pytest.mark.parametrize("pickled", [b"cnosuch_module\nthing\n.", b"", b"I1\n."])
+def test_a_pipeline_that_cannot_be_loaded_is_refused(tmp_path, pickled):
+    pipeline = make_pipeline(TfidfVectorizer(), SGDClassifier(loss="log_loss"))
+    pipeline.fit(["pay the invoice", "it crashed"], ["billing", "technical"])
+    save(tmp_path, pipeline, name="other", data={}, scores={}, parameters={})
+    (tmp_path / "pipeline.joblib").write_bytes(pickled)
+    _change(files={"pipeline.joblib": hashlib.sha256(pickled).hexdigest()})(tmp_path)
+    with pytest.raises(ModelUnusable):
+        load(tmp_path)
+
+
+def test_a_pipeline_without_probabilities_is_refused(tmp_path):
+    pipeline = make_pipeline(TfidfVectorizer(), SGDClassifier(loss="hinge"))
+    pipeline.fit(["pay the invoice", "it crashed"], ["billing", "technical"])
+    save(tmp_path, pipeline, name="other", data={}, scores={}, parameters={})
+    with pytest.raises(ModelUnusable, match="predict_proba"):
+        load(tmp_path)
+
+
 def _damage_model(folder):
     with (folder / "weights.npy").open("r+b") as file:
         file.seek(1_000)
@@ -182,6 +278,16 @@ def _change(**fields):
     return change
 
 
+def _a_file_in_its_place(folder):
+    shutil.rmtree(folder)
+    folder.write_text("a model?")
+
+
+def _a_folder_for_a_manifest(folder):
+    (folder / "manifest.json").unlink()
+    (folder / "manifest.json").mkdir()
+
+
 @pytest.mark.parametrize(
     ("damage", "reason"),
     [
@@ -191,6 +297,10 @@ def _change(**fields):
         (_change(files={"../words.txt": "0"}), "a file elsewhere"),
         (_change(labels=["a", "b"]), "arrays do not fit together"),
         (_change(format=99), "format is 99"),
+        (_change(files=["words.txt"]), "wrong kind"),
+        (_change(labels=None), "wrong kind"),
+        (_a_file_in_its_place, "has no manifest"),
+        (_a_folder_for_a_manifest, "cannot be read"),
         (lambda folder: (folder / "manifest.json").write_text("{"), "cannot be read"),
         (lambda folder: (folder / "manifest.json").write_text("{}"), "cannot be read"),
         (lambda folder: (folder / "manifest.json").unlink(), "has no manifest"),
