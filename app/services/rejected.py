@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import orjson
 import redis.asyncio
+from anyio import from_thread
 from sqlalchemy import Connection, Engine
 from starlette.concurrency import run_in_threadpool
 
@@ -160,19 +161,22 @@ async def retry_dead_letter(
 ) -> None:
     """Put one back to its queue as a new message, and then let go of it.
 
-    In this order nothing is lost; done twice, the receipt of its chunk makes it count once.
+    In this order nothing is lost; done twice, the receipt of its chunk makes it count once. Its row
+    is locked meanwhile: one that somebody drops at this moment would be queued and dropped.
 
     Raises:
         DeadLetterNotFound: there is none.
         NotRetryable: it is no message of a queue of ours.
         QueueUnavailable, QueueFull: Redis did not take it; it stays.
     """
-    found = await run_in_threadpool(read_dead_letter, engine, tenant_id, message_id)
-    assert found.body is not None  # noqa: S101  (asked for)
-    await resubmit_message(client, namespace, found.body)
-    await run_in_threadpool(_let_go, engine, tenant_id, message_id)
 
+    def put_back() -> None:
+        with transaction(engine) as connection:
+            found = dead_letters.get(connection, tenant_id, message_id, lock=True)
+            if found is None:
+                raise DeadLetterNotFound(message_id)
+            assert found.body is not None  # noqa: S101  (asked for)
+            from_thread.run(resubmit_message, client, namespace, found.body)
+            dead_letters.remove(connection, tenant_id, message_id)
 
-def _let_go(engine: Engine, tenant_id: int, message_id: str) -> None:
-    with transaction(engine) as connection:
-        dead_letters.remove(connection, tenant_id, message_id)
+    await run_in_threadpool(put_back)

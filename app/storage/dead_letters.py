@@ -97,12 +97,15 @@ def list_page(
     return [DeadLetter(**row._asdict()) for row in rows]
 
 
-def get(connection: Connection, tenant_id: int, message_id: str) -> DeadLetter | None:
+def get(
+    connection: Connection, tenant_id: int, message_id: str, *, lock: bool = False
+) -> DeadLetter | None:
     """Return one with its body, or None."""
     row = connection.execute(
         text(
             f"SELECT {_SHOWN}, body FROM dead_letters"  # noqa: S608  (constants only)
             " WHERE tenant_id = :tenant_id AND message_id = :message_id"
+            f"{' FOR UPDATE' if lock else ''}"
         ),
         {"tenant_id": tenant_id, "message_id": message_id},
     ).one_or_none()

@@ -169,6 +169,31 @@ def test_a_dead_letter_goes_back_to_its_queue_and_counts_once(web, engine, parts
     assert web.ask("GET", "/dead-letters/m1").json["code"] == "dead_letter_not_found"
 
 
+def test_a_dead_letter_is_put_back_or_dropped_never_both(web, engine):
+    made = chunk_message("ingest", DEFAULT_TENANT, [b'{"content":"x"}'])
+    bury(engine, made.head + str(SEQ).encode() + made.tail)
+    client = redis.Redis.from_url(web.settings.redis_url)
+    answers = {}
+
+    def ask(method, path):
+        answers[method] = web.ask(method, path).status
+
+    client.execute_command("CLIENT", "PAUSE", 1_000, "WRITE")
+    threads = [threading.Thread(target=ask, args=("POST", "/dead-letters/m1/retry"))]
+    threads[0].start()
+    while not any(one["cmd"] == "eval" for one in client.client_list()):
+        pass
+    threads.append(threading.Thread(target=ask, args=("DELETE", "/dead-letters/m1")))
+    threads[1].start()
+    for thread in threads:
+        thread.join()
+    client.close()
+    with transaction(engine) as connection:
+        dropped = totals(connection, DEFAULT_TENANT).get("documents.dropped", 0)
+    assert (answers, dropped) == ({"POST": 202, "DELETE": 404}, 0)
+    assert len(queued(web)[0]) == 1
+
+
 def test_a_dead_letter_that_is_no_message_cannot_be_retried_only_dropped(web, engine):
     bury(engine, b"\xff")
     assert web.ask("GET", "/dead-letters/m1").json["body_base64"] == "/w=="
