@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -25,7 +27,30 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 Days = Annotated[int, Field(ge=0, le=3650)]
 
+_DATABASE_URL = re.compile(
+    r"[^:]+://(?:[^:/]*(?::[^@]*)?@)?(\[[^/?]+\]|[^/:?]+)?(?::([^/?]*))?(?:[/?]|$)"
+)
+"""Its host and port, as SQLAlchemy reads them."""
+_UNREADABLE = (
+    "cannot be read: one host, and a port of at most 65535, if any; in user and password whatever"
+    " is not a letter or digit must be percent-encoded"
+)
+
 DEFAULT_MODEL_PATH = Path(__file__).resolve().parent.parent / "models" / "artifact"
+
+
+def _is_port(text: str) -> bool:
+    return text.isascii() and text.isdigit() and int(text) <= 65_535  # noqa: PLR2004  (of TCP)
+
+
+def _is_readable(url: str) -> bool:
+    """Tell whether a URL has a host, and no part of a password where something else belongs."""
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError:
+        return False
+    return "@" not in parts.path + parts.query + parts.fragment
 
 
 class Settings(BaseSettings):
@@ -150,6 +175,10 @@ class Settings(BaseSettings):
         if not url.startswith(("postgres://", "postgresql://", "postgresql+psycopg://")):
             message = "must begin with postgres:// or postgresql://"
             raise ValueError(message)
+        found = _DATABASE_URL.match(url)
+        host, port = found.groups() if found else ("", "")
+        if "@" in (host or "") or not _is_port(port or "0"):
+            raise ValueError(_UNREADABLE)
         return url
 
     @field_validator("redis_url", "redis_tls_url")
@@ -158,6 +187,8 @@ class Settings(BaseSettings):
         if url and not url.startswith(("redis://", "rediss://", "unix://")):
             message = "must begin with redis://, rediss:// or unix://"
             raise ValueError(message)
+        if url and not url.startswith("unix://") and not _is_readable(url):
+            raise ValueError(_UNREADABLE)
         return url or None
 
     @field_validator("destination_allow_cidrs", mode="before")

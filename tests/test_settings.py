@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
+from sqlalchemy import make_url
 
 from app.domain.errors import SettingsInvalid
 from app.settings import Settings, environment_with, load_settings
+from app.storage.engine import sqlalchemy_url
+
+PROJECT = Path(__file__).parents[1]
 
 KEY = "EBESExQVFhcYGRobHB0eHyAhIiMkJSYnKCkqKywtLi8="
 
@@ -92,3 +101,80 @@ def test_children_read_the_same_settings(monkeypatch):
     for name, value in environment_with(settings).items():
         monkeypatch.setenv(name, value)
     assert load_settings() == settings
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("DATABASE_URL", "postgres://u:hunter2@h:abc/d"),
+        ("DATABASE_URL", "postgres://u:hun@ter2@h/d"),
+        ("DATABASE_URL", "postgres://u:hunter2:5432@ter@h:1/d"),
+        ("DATABASE_URL", "postgres://u:hunter2@[::1/d"),
+        ("DATABASE_URL", "postgres://u:hunter2@h:99999/d"),
+        ("DATABASE_URL", "postgres://u:hunter2@h:1,h:2/d"),
+        ("REDIS_URL", "redis://:hunter2@h:abc/0"),
+        ("REDIS_URL", "redis://:hun#ter2@h:6379/0"),
+        ("REDIS_URL", "redis://:hun/ter2@h:6379/0"),
+        ("REDIS_URL", "redis://:hunter2@[::1/0"),
+        ("REDIS_TLS_URL", "rediss://:hunter2@h:99999"),
+    ],
+)
+def test_a_url_that_cannot_be_read_is_refused_without_its_password(monkeypatch, name, value):
+    monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsInvalid) as refused:
+        load_settings()
+    assert str(refused.value).startswith(f"{name}: ")
+    assert "ter" not in str(refused.value).replace("letter", "")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgres://u:p@h:5432/d?sslmode=require",
+        "postgresql+psycopg://app@/postgres?host=/tmp/with%20space:and@sign",
+        "postgresql:///d",
+        "postgres://u:p%40%2F%3A%23@[::1]:5432/d",
+        "postgres://u:with/slash#hash@h:5432/d",
+        "postgres://u@h",
+        "postgres://h:5432?sslmode=require",
+    ],
+)
+def test_every_spelling_of_a_database_is_understood_as_sqlalchemy_does(monkeypatch, url):
+    monkeypatch.setenv("DATABASE_URL", url)
+    assert make_url(sqlalchemy_url(load_settings().database_url)).drivername == "postgresql+psycopg"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://h",
+        "redis://:p%40%2F@[::1]:6379/1",
+        "rediss://default:p@h:6380?ssl_cert_reqs=none",
+        "unix:///tmp/with%20space/a@b.sock?db=2",
+    ],
+)
+def test_every_spelling_of_a_queue_is_understood(monkeypatch, url):
+    monkeypatch.setenv("REDIS_URL", url)
+    assert load_settings().queue_url == url
+
+
+@pytest.mark.parametrize(
+    ("variables", "arguments"),
+    [
+        ({"PORT": "abc"}, ["openapi"]),
+        ({"DATABASE_URL": "postgres://u:hunter2@127.0.0.1:1/d"}, ["migrate"]),
+        ({"ALLOW_ANONYMOUS": "1", "HOST": "a..b"}, ["serve"]),
+        ({"HOST": "a..b"}, ["up"]),
+    ],
+)
+def test_what_does_not_work_is_one_sentence_not_a_trace(tmp_path, variables, arguments):
+    done = subprocess.run(
+        [sys.executable, "-m", "app", *arguments],
+        cwd=PROJECT,
+        env={**os.environ, "DOCYARD_DATA": str(tmp_path / "data"), **variables},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, len(done.stderr.splitlines())) == (1, 1), done.stderr
+    assert "hunter2" not in done.stderr

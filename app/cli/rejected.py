@@ -48,7 +48,7 @@ def list_() -> None:
 
 
 @rejected.command()
-def show(rejected_id: Annotated[int, typer.Argument(metavar="ID", min=0)]) -> None:
+def show(rejected_id: Annotated[int, typer.Argument(metavar="ID", min=0, max=2**63 - 1)]) -> None:
     """Show one: what is known of it on stderr, its bytes on stdout."""
     from app.services.rejected import read_rejected  # noqa: PLC0415  (likewise)
 
@@ -60,7 +60,9 @@ def show(rejected_id: Annotated[int, typer.Argument(metavar="ID", min=0)]) -> No
 
 @rejected.command()
 def retry(
-    ids: Annotated[list[int] | None, typer.Argument(metavar="[ID]...", min=0)] = None,
+    ids: Annotated[
+        list[int] | None, typer.Argument(metavar="[ID]...", min=0, max=2**63 - 1)
+    ] = None,
     *,
     everything: Annotated[bool, typer.Option("--all", help="All that are set aside.")] = False,
 ) -> None:

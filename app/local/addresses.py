@@ -19,6 +19,9 @@ def free_address(host: str, port: int) -> int:
     """
     try:
         return _bind(host, port)
+    except UnicodeError as error:
+        reason = "that is no name of a host"
+        raise AddressUnusable(host, port, reason) from error
     except OSError as error:
         if error.errno != errno.EADDRINUSE:
             raise AddressUnusable(host, port, error.strerror or str(error)) from error

@@ -9,6 +9,7 @@
     ├── FolderBusy          another launcher works on the same data folder
     ├── FolderForeign       the folder is not one of ours
     ├── FolderForbidden     the folder belongs to another user
+    ├── FolderUnusable      the folder cannot be made or written
     ├── KeyUnusable         the folder's encryption key is damaged
     ├── AddressUnusable     the web process cannot listen there
     │   ├── PortBusy        because somebody else does
@@ -94,6 +95,16 @@ class FolderForbidden(LocalError):
         super().__init__(
             f"{folder} belongs to the user {owner}. Work as {owner},"
             " or use a folder of your own: DOCYARD_DATA=… make up"
+        )
+
+
+class FolderUnusable(LocalError):
+    """There is no folder, and none can be made: a file is there, or no space is left."""
+
+    def __init__(self, folder: Path, reason: str) -> None:
+        super().__init__(
+            f"{folder} cannot be used as the data folder: {reason}."
+            " Name another one with DOCYARD_DATA=…"
         )
 
 

@@ -31,6 +31,7 @@ from app.local.errors import (
     FolderBusy,
     FolderForbidden,
     FolderForeign,
+    FolderUnusable,
     KeyUnusable,
 )
 from app.local.processes import RunFolder, start_stamp
@@ -75,6 +76,7 @@ class DataFolder:
         Raises:
             FolderForeign: it holds something, but not our marker.
             FolderForbidden: it belongs to somebody else.
+            FolderUnusable: it cannot be made or written.
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -87,6 +89,8 @@ class DataFolder:
                 self.path.chmod(0o711 if os.geteuid() == 0 else 0o700)
         except PermissionError as error:
             raise FolderForbidden(self.path, self._owner()) from error
+        except OSError as error:
+            raise FolderUnusable(self.path, error.strerror or str(error)) from error
 
     def lock(self, *, waiting: Callable[[int], None] | None = None) -> int:
         """Take the folder for this process; return the descriptor that holds it.

@@ -14,7 +14,8 @@ from sqlalchemy import Connection, Engine, NullPool, create_engine, text
 from sqlalchemy.exc import OperationalError
 from sqlmodel import SQLModel
 
-from app.storage.engine import sqlalchemy_url, sqlstate
+from app.domain.errors import DatabaseUnavailable
+from app.storage.engine import is_unavailable, sqlalchemy_url, sqlstate
 from app.storage.revisions import MIGRATIONS, current_revision, needed_revision
 from app.storage.tables import (  # noqa: F401  (they fill the metadata)
     attempts,
@@ -50,6 +51,9 @@ def migrate(url: str) -> str:
 
     Returns:
         The revision of the database behind it.
+
+    Raises:
+        DatabaseUnavailable: it could not be reached.
     """
     engine = create_engine(sqlalchemy_url(url), poolclass=NullPool)
     give_up_at = time.monotonic() + PATIENCE_SECONDS
@@ -58,9 +62,12 @@ def migrate(url: str) -> str:
             with engine.begin() as connection:
                 return _upgrade(connection)
         except OperationalError as error:
+            reason = str(error.orig).splitlines()[0]
+            if is_unavailable(error):
+                raise DatabaseUnavailable(reason) from error
             if sqlstate(error) not in IN_THE_WAY or time.monotonic() > give_up_at:
                 raise
-            LOG.warning("migration.waits", reason=str(error.orig).splitlines()[0])
+            LOG.warning("migration.waits", reason=reason)
         time.sleep(PAUSE_SECONDS)
 
 

@@ -224,6 +224,7 @@ def test_the_same_from_the_command_line(web, engine):
 
     assert run("rejected", "list").stdout.splitlines()[0].startswith(str(SEQ + 1))
     assert json.loads(run("rejected", "show", str(SEQ)).stdout) == {"id": "seven", "content": "0"}
+    assert run("rejected", "show", str(2**63)).returncode == 2, "no number of ours"
     assert run("rejected", "drop", str(SEQ)).returncode == 0
     assert run("rejected", "retry", "--all").stdout == f"{SEQ + 1} retried\n"
     assert [one.seq for one in queued(web)[0]] == [SEQ + 1]

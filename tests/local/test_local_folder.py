@@ -12,7 +12,7 @@ import pytest
 from app.cli.up import plan_from
 from app.domain.encryption import new_key
 from app.domain.vault import Vault
-from app.local.errors import FolderBusy, FolderForbidden, FolderForeign, KeyUnusable
+from app.local.errors import FolderBusy, FolderForbidden, FolderForeign, FolderUnusable, KeyUnusable
 from app.local.folder import KEY_FILE, PROJECT, DataFolder, folder_from
 from app.local.launcher import Launcher
 from app.local.logfiles import Follower, bound, last_lines
@@ -113,6 +113,13 @@ def test_a_lock_that_only_a_guard_holds_is_waited_for(folder):
     other.lock(waiting=waiting)
     other.unlock()
     assert waited == [0, 1, 2]
+
+
+def test_what_cannot_be_a_folder_is_refused_with_the_reason(place):
+    (place / "file").write_text("")
+    for path in (place / "file", place / "file" / "d"):
+        with pytest.raises(FolderUnusable, match="cannot be used as the data folder"):
+            DataFolder(path).claim()
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become somebody else")
