@@ -107,7 +107,11 @@ class RunFolder:
         environment: Mapping[str, str] | None = None,
         **popen: Any,
     ) -> subprocess.Popen[bytes]:
-        """Start ``command`` in its own session, its output appended to ``log``."""
+        """Start ``command`` in its own session, its output appended to ``log``.
+
+        Raises:
+            OSError: it cannot be started, or its mark not be written; then nothing runs.
+        """
         log.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         with log.open("ab") as output:
             child = subprocess.Popen(  # noqa: S603 - commands are built by the launcher, no shell
@@ -121,7 +125,13 @@ class RunFolder:
             )
         # A child that is dead already has no stamp; its mark then matches nothing.
         stamp = start_stamp(child.pid) or "dead"
-        self._write(Mark.of(name, child.pid, stamp, rule))
+        try:
+            self._write(Mark.of(name, child.pid, stamp, rule))
+        except OSError:
+            # Nobody would find it: no space is left, say.
+            child.kill()
+            child.wait()
+            raise
         return child
 
     def _write(self, mark: Mark) -> None:

@@ -24,7 +24,8 @@ def socket_folder(preferred: Path, *, shared: bool = False) -> Path:
         preferred: used where a socket can be opened in it.
         shared: another account runs a server and must reach it: /root, say, would not do.
     """
-    if not shared and _usable(preferred):
+    # For Postgres and its clients a comma ends the name of a folder.
+    if not shared and "," not in str(preferred) and _usable(preferred):
         return preferred
     folder = fallback_for(preferred)
     if _usable(folder):

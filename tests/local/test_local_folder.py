@@ -211,3 +211,12 @@ def test_a_follower_gets_whole_lines_over_cutting_and_rotation(tmp_path):
     log.replace(tmp_path / "web.log.1")
     log.write_text("four\n")
     assert follower.new_lines() == ["four"]
+
+
+def test_a_folder_with_a_comma_in_its_name_has_its_sockets_elsewhere(tmp_path):
+    preferred = tmp_path / "a, b"
+    preferred.mkdir()
+    try:
+        assert socket_folder(preferred) == fallback_for(preferred)
+    finally:
+        forget_sockets(preferred)

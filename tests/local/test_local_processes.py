@@ -108,3 +108,22 @@ def test_files_that_are_no_marks_are_passed_over(run):
     (run.path / "half.pid").write_text('{"name": "web"')
     (run.path / "other.pid").write_text('{"pid": 1}')
     assert run.marks() == []
+
+
+def test_a_process_whose_mark_cannot_be_written_does_not_run(run, tmp_path, monkeypatch):
+    started = []
+
+    class Recorded(subprocess.Popen):
+        def __init__(self, *arguments, **named):
+            super().__init__(*arguments, **named)
+            started.append(self)
+
+    monkeypatch.setattr(processes.subprocess, "Popen", Recorded)
+    (run.path / "part.new").mkdir(parents=True)
+    with pytest.raises(IsADirectoryError):
+        start(run, tmp_path)
+    (child,) = started
+    left = child.poll() is None
+    child.kill()
+    child.wait()
+    assert not left
