@@ -94,7 +94,6 @@ def apply(
     chunks = [chunk for chunk in chunks if chunk.chunk_id in claimed]
     if not chunks:
         return Applied(counts={}, destinations=())
-    _let_go_of_retried(connection, tenant_id, [one for one in chunks if claimed[one.chunk_id]])
     incoming = [document for chunk in chunks for document in chunk.documents]
     written = _write(connection, tenant_id, incoming, isolate=isolate)
     winners, refused = written.winners, written.refused
@@ -105,6 +104,8 @@ def apply(
     plans, undecided = _plan(stored, _batch_of_each(chunks), planner)
     planned = deliveries.plan(connection, tenant_id, plans)
     unplanned.mark(connection, tenant_id, [mark for _, mark in undecided])
+    # Behind the documents, as a purge takes them.
+    _let_go_of_retried(connection, tenant_id, [one for one in chunks if claimed[one.chunk_id]])
     rejections = _rejections_of_each(chunks, refused)
     for chunk_id, found in sorted(rejections.items()):
         rejected.reject(connection, tenant_id, chunk_id, found)

@@ -11,9 +11,11 @@ from sqlalchemy.exc import DBAPIError
 
 from app.domain.documents import DEFAULT_TENANT
 from app.domain.predictions import Prediction
-from app.storage import counters, documents
+from app.storage import counters, documents, receipts, rejected
 from app.storage.engine import transaction
 from app.storage.ingest import ClassifiedChunk, apply, is_unstorable
+from app.storage.purging import purge
+from app.storage.rejected import Rejection
 
 
 def stored(engine, document_id):
@@ -325,3 +327,33 @@ def test_few_documents_are_counted_and_many_estimated(engine, make_document, sto
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.execute(text("ANALYZE documents"))
     assert counted() == 4
+
+
+def test_a_purge_and_the_retry_of_a_rejected_version_do_not_deadlock(engine, make_document, store):
+    one, chunk_id = uuid.uuid4(), uuid.uuid4()
+    store(make_document(id=one))
+    again = make_document("again", id=one)
+    body = Rejection(seq=again.seq, document_id=one, reason="x", body=again.as_sent())
+    with transaction(engine) as connection:
+        rejected.reject(connection, DEFAULT_TENANT, uuid.uuid4(), [body])
+        receipts.announce_retry(connection, DEFAULT_TENANT, chunk_id, apart=False)
+    failures = []
+
+    def retry():
+        try:
+            store(again, chunk_id=chunk_id)
+        except DBAPIError as error:
+            failures.append(error)
+
+    waiting = text("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
+    writer = threading.Thread(target=retry)
+    with transaction(engine) as connection:
+        connection.execute(text("SELECT FROM documents FOR UPDATE"))  # as a purge begins
+        writer.start()
+        with engine.connect() as observer:
+            while observer.execute(waiting).scalar_one() == 0:
+                observer.rollback()
+        purge(connection, DEFAULT_TENANT, one, again.seq)
+    writer.join()
+    assert failures == []
+    assert stored(engine, one) is None
