@@ -51,7 +51,7 @@ def fold(connection: Connection, tenant_id: int, *, limit: int = 50_000) -> int:
             " moved AS (DELETE FROM counter_deltas d USING picked p"
             "  WHERE d.tenant_id = p.tenant_id AND d.id = p.id RETURNING d.*),"
             " sums AS (SELECT tenant_id, name, COALESCE(destination_id, :nobody) AS destination_id,"
-            "  date_trunc('hour', at) AS hour, sum(amount) AS amount FROM moved"
+            "  date_trunc('hour', at, 'UTC') AS hour, sum(amount) AS amount FROM moved"
             "  GROUP BY 1, 2, 3, 4 ORDER BY 1, 2, 3, 4),"
             " folded AS (INSERT INTO counters AS c (tenant_id, name, destination_id, hour, amount)"
             "  SELECT * FROM sums ON CONFLICT (tenant_id, name, destination_id, hour)"

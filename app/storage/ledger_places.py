@@ -117,10 +117,10 @@ def hours_that_differ(
             " SELECT hour, amount AS planned, 0 AS rows FROM counters"
             "  WHERE tenant_id = :tenant_id AND destination_id = :destination_id"
             "  AND name = 'deliveries.planned'"
-            " UNION ALL SELECT date_trunc('hour', at), amount, 0 FROM counter_deltas"
+            " UNION ALL SELECT date_trunc('hour', at, 'UTC'), amount, 0 FROM counter_deltas"
             "  WHERE tenant_id = :tenant_id AND destination_id = :destination_id"
             "  AND name = 'deliveries.planned'"
-            " UNION ALL SELECT date_trunc('hour', created_at), 0, 1 FROM deliveries"
+            " UNION ALL SELECT date_trunc('hour', created_at, 'UTC'), 0, 1 FROM deliveries"
             "  WHERE tenant_id = :tenant_id AND destination_id = :destination_id) c"
             " GROUP BY 1 HAVING sum(planned) > sum(rows) ORDER BY 1 DESC LIMIT :limit"
         ),

@@ -313,6 +313,19 @@ def test_folded_counters_equal_the_deltas(engine, make_document, make_target, st
     assert before["deliveries.planned"] == 6
 
 
+def test_hours_of_counters_are_those_of_utc_whatever_the_zone_of_the_database(
+    engine, make_document, store
+):
+    store(make_document())
+    with transaction(engine) as connection:
+        connection.execute(text("SET LOCAL timezone = 'Asia/Kolkata'"))
+        counters.fold(connection, DEFAULT_TENANT)
+    [(minute,)] = rows(
+        engine, "SELECT DISTINCT extract(minute FROM hour AT TIME ZONE 'UTC') FROM counters"
+    )
+    assert minute == 0
+
+
 def test_few_documents_are_counted_and_many_estimated(engine, make_document, store, monkeypatch):
     def counted():
         with transaction(engine) as connection:
