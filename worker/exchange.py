@@ -23,6 +23,8 @@ HEAD_CAP = 64 * 1024
 BODY_CAP = 64 * 1024
 """Most bytes read of an answer's body, framing included."""
 FIRST_FINAL_STATUS = 200
+WITHOUT_BODY = frozenset({204, 304})
+"""Statuses whose answers end with their head, whatever it announces (RFC 9112, 6.3)."""
 
 
 class NoAnswer(ConnectionError):
@@ -188,11 +190,26 @@ class Connection(asyncio.Protocol):
     def on_message_complete(self) -> None:
         """The answer has ended, unless it only announced another (1xx)."""
         if self._has_head:
-            self._end(usable=self._parser.should_keep_alive())
+            self._end(usable=self._parser.should_keep_alive() and self._is_over)
         else:
             self._begin_answer()
 
     # Ends
+
+    @property
+    def _is_over(self) -> bool:
+        """Whether nothing of this exchange can get in the way of the next one.
+
+        A receiver may answer before it has read the request, and then read no further; or send the
+        body that its status forbids, which would come as the next answer.
+        """
+        if self._transport.get_write_buffer_size():
+            return False
+        return self._status not in WITHOUT_BODY or not any(
+            (name.lower() == b"content-length" and value.strip(b"0 \t"))
+            or name.lower() == b"transfer-encoding"
+            for name, value in self._headers
+        )
 
     def _begin_answer(self) -> None:
         self._status = 0

@@ -244,6 +244,7 @@ def test_whatever_a_receiver_says_can_be_stored(speaking):
     [
         OK,
         b"HTTP/1.1 204 No Content\r\n\r\n",
+        b"HTTP/1.1 204 No Content\r\nContent-Length: 0\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\nX: y\r\n\r\n",
         b"HTTP/1.1 100 Continue\r\n\r\n" + OK,
         b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n" + OK,
@@ -270,6 +271,59 @@ def test_behind_any_other_answer_the_connection_is_closed(speaking, data):
     receiver = speaking(answering(data))
     assert [one.kind for one in send_twice(receiver)] == ["success", "success"]
     assert receiver.connections == 2
+
+
+@pytest.mark.parametrize(
+    "framing", [b"Content-Length: 2\r\n\r\n", b"Transfer-Encoding: chunked\r\n\r\n2\r\n"]
+)
+def test_a_body_that_its_status_forbids_is_no_answer_to_the_next_request(speaking, framing):
+    async def late_body(receiver, writer):
+        if len(receiver.heads) > 1:
+            writer.write(OK)
+            return True
+        head, rest = framing.split(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 204 No Content\r\n" + head + b"\r\n\r\n")
+        await writer.drain()
+        # Late, but before anything else is answered.
+        await asyncio.sleep(0.05)
+        writer.write(rest + b"ok")
+        return True
+
+    assert [one.kind for one in send_twice(speaking(late_body))] == ["success", "success"]
+
+
+def test_behind_an_answer_to_half_a_request_the_connection_is_closed(loop_thread):
+    """What the receiver has not read yet would stand before the next request, perhaps for ever."""
+    at_once = b"HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\n\r\n"
+    writers = []
+
+    async def answer_and_read_no_more(reader, writer):
+        writers.append(writer)
+        await reader.read(1)
+        writer.write(at_once)
+
+    async def listen():
+        return await asyncio.start_server(answer_and_read_no_more, "127.0.0.1", 0, limit=1024)
+
+    async def run(port):
+        async with Sender([LOOPBACK]) as sender:
+            to = target(f"http://127.0.0.1:{port}/", 2)
+            large = Payload(b"x" * 16 * 1024 * 1024, JSON)
+            first = await sender.send(to, "msg_1", large)
+            return first, await sender.send(to, "msg_2", PAYLOAD)
+
+    async def stop():
+        for writer in writers:
+            writer.transport.abort()
+        server.close()
+        await server.wait_closed()
+
+    server = loop_thread.run(listen())
+    try:
+        outcomes = uvloop.run(run(server.sockets[0].getsockname()[1]))
+    finally:
+        loop_thread.run(stop())
+    assert [one.status for one in outcomes] == [413, 413]
 
 
 def test_an_answer_without_a_length_ends_with_its_connection(speaking):
