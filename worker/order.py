@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterable, Reversible
-from operator import itemgetter
 
 from app.domain.delivery_rules import QueueKind
+from app.domain.documents import OrderKey
 from app.storage.due import DueDelivery
 
 MOST_REMEMBERED = 10_000
@@ -23,25 +23,28 @@ class VersionOrder:
     """Lets one version of a document go at a time, and no older one behind a newer.
 
     In the database an older version is superseded as soon as a newer one is stored. In memory it
-    may still be queued, read before that; and its request may still be under way.
+    may still be queued, read before that; and its request may still be under way. Newer is what
+    wins there: the client's version counts before the order in which they were accepted.
     """
 
     def __init__(self) -> None:
-        self._newest: dict[uuid.UUID, int] = {}
+        self._newest: dict[uuid.UUID, OrderKey] = {}
         self._in_flight: set[uuid.UUID] = set()
         self._waiting: dict[uuid.UUID, list[DueDelivery]] = {}
 
     def see(self, rows: Iterable[DueDelivery]) -> None:
         """Rows have been read."""
         for row in rows:
-            known = self._newest.get(row.key.document_id, 0)
-            self._newest[row.key.document_id] = max(known, row.key.seq)
+            seen = OrderKey(row.version, row.key.seq)
+            known = self._newest.get(row.key.document_id, seen)
+            self._newest[row.key.document_id] = max(known, seen)
         if len(self._newest) > MOST_REMEMBERED:
             self._forget()
 
     def is_outdated(self, row: DueDelivery) -> bool:
         """Tell whether a newer version has been read, so that this one must not go any more."""
-        return row.key.seq < self._newest.get(row.key.document_id, 0)
+        newest = self._newest.get(row.key.document_id)
+        return newest is not None and OrderKey(row.version, row.key.seq) < newest
 
     def begin(self, row: DueDelivery) -> bool:
         """Let a row go; False where it must wait for another version, and has been put aside."""
@@ -65,5 +68,5 @@ class VersionOrder:
 
     def _forget(self) -> None:
         """Keep the younger half."""
-        half = sorted(self._newest.items(), key=itemgetter(1))[MOST_REMEMBERED // 2 :]
+        half = sorted(self._newest.items(), key=lambda one: one[1].seq)[MOST_REMEMBERED // 2 :]
         self._newest = dict(half)

@@ -73,6 +73,12 @@ class TestOrdered:
         admit(workload, due(9, id_=A), due(8, id_=B))
         assert sorted(take_all(workload)) == [[8], [9]]
 
+    def test_the_version_that_the_client_gave_says_which_is_older(self):
+        workload = make(ordered=True)
+        older, newer = due(9, id_=A)._replace(version=1), due(2, id_=A)._replace(version=2)
+        admit(workload, older, newer)
+        assert take_all(workload) == [[2]]
+
     def test_the_newest_of_several_that_wait_goes_next(self):
         workload = make(ordered=True)
         admit(workload, due(1, id_=A))

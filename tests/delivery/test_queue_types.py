@@ -109,6 +109,22 @@ def test_versions_of_a_document_come_one_after_the_other(yard, make_delivery, re
         assert seqs[-1] == newest
 
 
+def test_a_newer_version_that_was_accepted_before_the_older_one_is_sent(yard, delivery, receiver):
+    """Chunks commit out of order, and the client's version decides which one is newer."""
+    destination = yard.destination(receiver.url, ordered=True, concurrency={"min": 20})
+    document_id = uuid.uuid4()
+    newer, older = (yard.document(id=document_id, version=number) for number in (2, 1))
+    release = receiver.hangs()
+    yard.store(older, to=destination)
+    delivery.deliver(destination)
+    wait_until(lambda: receiver.in_flight == 1)
+    yard.store(newer, to=destination)
+    release()
+    delivery.pump.ring(DEFAULT_TENANT, destination.id)
+    wait_until(lambda: yard.row(newer).state == "delivered")
+    assert [seq_of(one) for one in receiver.ids] == [older.seq, newer.seq]
+
+
 @pytest.mark.parametrize("form", ["json", "ndjson"])
 def test_documents_travel_together_signed_as_one(yard, delivery, receiver, form):
     destination = yard.destination(
