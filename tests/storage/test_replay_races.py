@@ -24,6 +24,7 @@ from app.storage import documents, operational_events, replays, retention
 from app.storage.delivery_search import DeliveryFilter
 from app.storage.engine import transaction
 from app.storage.ingest import ClassifiedChunk, apply
+from app.storage.operational_events import OperationalEvent
 from tests.acceptance.conftest import until
 
 
@@ -191,6 +192,49 @@ def test_retention_leaves_an_event_that_is_being_planned_anew(engine, event):
         assert len(replays.plan(connection, DEFAULT_TENANT, [event])) == 1
         assert remove_events(engine) == 0
     assert remove_events(engine) == 0
+
+
+def test_an_event_that_is_planned_anew_while_retention_looks_stays(engine, make_target):
+    """No lock makes this moment; without indexes the look takes long enough to come upon it."""
+    subject, subscriber = make_target("subject"), make_target("subscriber", events=["*"])
+    told = OperationalEvent(
+        type=OperationalEventType.DESTINATION_DISABLED, destination_id=subject.id, data={}
+    )
+    with transaction(engine) as connection:
+        operational_events.emit_all(connection, DEFAULT_TENANT, [told] * 900)
+        (*_, last) = connection.execute(
+            text(
+                "WITH ended AS (UPDATE deliveries SET state = 'failed', ended_at = now()"
+                " RETURNING document_id, seq) SELECT * FROM ended ORDER BY document_id"
+            )
+        )
+    place = DeliveryPlace(last.document_id, last.seq, subscriber.id, 0)
+    tomorrow = datetime.now(UTC) + timedelta(days=1)
+
+    def replay(pause):
+        threading.Event().wait(pause)
+        with transaction(engine) as connection:
+            replays.plan(connection, DEFAULT_TENANT, [place])
+
+    for number in range(10):
+        replaying = threading.Thread(target=replay, args=[number * 0.005])
+        with engine.connect() as connection:
+            for way in ("indexscan", "indexonlyscan", "bitmapscan"):
+                connection.execute(text(f"SET LOCAL enable_{way} = off"))
+            replaying.start()
+            retention.STEPS[Kept.EVENTS](connection, DEFAULT_TENANT, tomorrow, None)
+            planned, stored = connection.execute(
+                text(
+                    "SELECT EXISTS (SELECT 1 FROM deliveries WHERE state = 'pending'),"
+                    " EXISTS (SELECT 1 FROM operational_events WHERE id = :id)"
+                ),
+                {"id": last.document_id},
+            ).one()
+            connection.rollback()
+        replaying.join()
+        assert stored or not planned
+        with transaction(engine) as connection:
+            connection.execute(text("DELETE FROM deliveries WHERE state = 'pending'"))
 
 
 def test_a_replay_takes_its_documents_in_the_order_in_which_a_chunk_does(
