@@ -8,7 +8,7 @@ from collections.abc import Callable
 import structlog
 
 from app.domain.destinations import Destination
-from app.domain.health import Health
+from app.domain.health import Observed
 from app.domain.throttle import ThrottleState
 from app.storage.leases import Lease
 from worker.outbox import Outbox
@@ -33,7 +33,7 @@ class LeaseKeeper:
         outbox: Outbox,
         *,
         throttle: Callable[[], ThrottleState],
-        health: Callable[[], Health],
+        health: Callable[[], Observed],
         on_renewed: Callable[[Destination | None], None],
         on_lost: Callable[[], None],
     ) -> None:
@@ -92,7 +92,7 @@ class LeaseKeeper:
     async def _renew(self) -> float:
         """Renew once; return how long to wait until the next time."""
         began_at = self._loop.time()
-        health = self._health()
+        health = self._health().health
         try:
             renewal = await self._outbox.renew(self._lease, self._throttle(), self._unnoted())
         except Exception as error:  # noqa: BLE001  (what is not certain is not relied on)
@@ -105,9 +105,9 @@ class LeaseKeeper:
             self._on_renewed(renewal.destination)
         return self._lease_seconds / 3
 
-    def _unnoted(self) -> Health | None:
-        health = self._health()
-        return None if health == self._noted else health
+    def _unnoted(self) -> Observed | None:
+        observed = self._health()
+        return None if observed.health == self._noted else observed
 
     def _log(self, event: str, **facts: str) -> None:
         LOG.warning(event, destination_id=str(self._lease.destination_id), **facts)

@@ -18,7 +18,7 @@ from sqlalchemy.exc import IntegrityError
 
 from app.domain.deliveries import DeliveryState
 from app.domain.destinations import Destination
-from app.domain.health import Health, HealthRules
+from app.domain.health import HealthRules, Observed
 from app.domain.operational_events import OperationalEventType
 from app.domain.throttle import ThrottleState
 from app.storage import (
@@ -225,7 +225,7 @@ class Outbox:
 
         return await self._in(self._leases, work)
 
-    async def renew(self, lease: Lease, throttle: ThrottleState, known: Health | None) -> Renewal:
+    async def renew(self, lease: Lease, throttle: ThrottleState, known: Observed | None) -> Renewal:
         """Prolong the lease, and look at the configuration while we are there.
 
         Args:
@@ -246,7 +246,7 @@ class Outbox:
 
         return await self._in(self._leases, work)
 
-    async def release(self, lease: Lease, throttle: ThrottleState, known: Health | None) -> None:
+    async def release(self, lease: Lease, throttle: ThrottleState, known: Observed | None) -> None:
         """Let go of the lease, and leave to the next holder what was found out."""
 
         def work() -> None:
@@ -266,17 +266,19 @@ class Outbox:
 
         await self._in(self._work, work)
 
-    def _note(self, connection: Connection, lease: Lease, known: Health | None) -> None:
+    def _note(self, connection: Connection, lease: Lease, known: Observed | None) -> None:
         if known is None:
             return
         now = datetime.now(UTC)
-        if change := health.note(connection, lease, known, now=now, rules=self._rules):
+        if change := health.note(
+            connection, lease, known.health, url=known.url, now=now, rules=self._rules
+        ):
             LOG.warning(
                 "destination.changed",
                 change=change.value,
                 destination_id=str(lease.destination_id),
-                failures=known.failures,
-                last_error=known.last_error,
+                failures=known.health.failures,
+                last_error=known.health.last_error,
             )
 
     def _clear_doorbell(self, lease: Lease) -> None:

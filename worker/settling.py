@@ -11,7 +11,7 @@ import structlog
 
 from app.domain.deliveries import Outcome
 from app.domain.destinations import Destination
-from app.domain.health import FINE
+from app.domain.health import FINE, Observed
 from app.storage.due import DueDelivery
 from app.storage.leases import Lease
 from worker.conclusions import Attempted, Attempting
@@ -84,6 +84,11 @@ class Settling:
         self._policy = destination.retry_policy(self._attempts.conclusions.policy)
         self._travels_together = destination.batch is not None
         self._target = self._attempts.prepare(destination)
+
+    @property
+    def observed(self) -> Observed:
+        """The health, and whose it is."""
+        return Observed(self.health, self._url)
 
     async def settle(self, unit: Unit) -> Outcome | None:
         """Bring rows to their results; None when that took no request. Never raises."""

@@ -76,6 +76,13 @@ class Health:
 FINE = Health()
 
 
+class Observed(NamedTuple):
+    """A destination's health, and the URL whose receiver it is of: None before anything is sent."""
+
+    health: Health
+    url: str | None
+
+
 class Runtime(NamedTuple):
     """How a destination does, some seconds ago at most.
 

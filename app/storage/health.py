@@ -21,7 +21,13 @@ _EVENTS = {
 
 
 def note(
-    connection: Connection, lease: Lease, health: Health, *, now: datetime, rules: HealthRules
+    connection: Connection,
+    lease: Lease,
+    health: Health,
+    *,
+    url: str | None = None,
+    now: datetime,
+    rules: HealthRules,
 ) -> Change | None:
     """Write a destination's health, tell what is to be told of it, and disable what is dead.
 
@@ -29,6 +35,8 @@ def note(
         connection: within a transaction.
         lease: of the holder; under an old epoch nothing is written.
         health: as the holder has it.
+        url: whose receiver that is of; when there is another one by now, nothing is written. None
+            where nothing was sent yet.
         now: by the holder's clock.
         rules: when what is told.
     """
@@ -45,7 +53,7 @@ def note(
         ),
         values,
     ).one_or_none()
-    if row is None:
+    if row is None or (url is not None and not _is_still_at(connection, lease, url)):
         return None
     before = health_of(row)
     change = change_of(before, health, rules, now)
@@ -67,6 +75,22 @@ def note(
     if change is not None:
         _tell(connection, lease, change, before if change is Change.RECOVERED else health, rules)
     return change
+
+
+def _is_still_at(connection: Connection, lease: Lease, url: str) -> bool:
+    """Tell whether a destination has a URL still.
+
+    A statement of its own, behind the lock: the snapshot of that is older than what it waited for.
+    """
+    return bool(
+        connection.execute(
+            text(
+                "SELECT url = :url FROM destinations"
+                " WHERE tenant_id = :tenant_id AND id = :destination_id"
+            ),
+            {"tenant_id": lease.tenant_id, "destination_id": lease.destination_id, "url": url},
+        ).scalar_one_or_none()
+    )
 
 
 def _tell(

@@ -1,5 +1,6 @@
 """A destination is changed while it has deliveries that have begun."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -78,6 +79,32 @@ def test_failures_of_the_url_before_do_not_count_against_the_next(
     runtime = yard.runtime(destination)
     assert is_enabled(yard, destination)
     assert runtime.failures == 1
+
+
+def test_failures_that_are_written_behind_the_change_do_not_count_either(
+    yard, delivery, receiver, make_receiver
+):
+    """The lease is renewed, or released, in the moment in which the URL changes."""
+    elsewhere, release = make_receiver(), receiver.hangs()
+    destination = yard.destination(receiver.url)
+    with transaction(yard.engine) as connection:
+        lease = leases.acquire(connection, DEFAULT_TENANT, destination.id, "me", 0.001)
+        row = Health(failing_since=LONG_AGO, failures=19, last_error="HTTP 500", told=True)
+        health.note(connection, lease, row, now=LONG_AGO, rules=HealthRules())
+        leases.release(connection, lease)
+    yard.one(destination)
+    delivery.deliver(destination)
+    wait_until(lambda: receiver.received)
+    with transaction(yard.engine) as connection:
+        known = destinations.get(connection, DEFAULT_TENANT, destination.id, lock=True)
+        destinations.update(connection, replace(known, url=elsewhere.url))
+        health.forget(connection, DEFAULT_TENANT, destination.id)
+        release(500)
+        waiting = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+        wait_until(lambda: yard.execute(waiting))
+    delivery.wait_until_idle()
+    assert is_enabled(yard, destination)
+    assert yard.runtime(destination).failures == 0
 
 
 def test_a_shorter_schedule_ends_what_has_had_more_attempts(yard, delivery, receiver):
