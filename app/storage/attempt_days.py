@@ -32,10 +32,14 @@ def make_ahead(connection: Connection, today: date, *, days: int = DAYS_AHEAD) -
 
 
 def drop_old(connection: Connection, today: date, *, retention_days: int) -> list[date]:
-    """Drop the days that are older than so many days; return those that were dropped."""
+    """Drop the days that are older than so many days; return those that were dropped.
+
+    Older by the database's clock too: that of one worker, far ahead, would take all there are.
+    """
     if not _alone(connection):
         return []
-    oldest = today - timedelta(days=retention_days)
+    known = connection.execute(text("SELECT (now() AT TIME ZONE 'UTC')::date")).scalar_one()
+    oldest = min(today, known) - timedelta(days=retention_days)
     old = [day for day in existing(connection) if day < oldest]
     for day in old:
         connection.execute(text(f"DROP TABLE {_name(day)}"))

@@ -162,14 +162,23 @@ def test_a_day_that_is_too_much_to_move_stays_where_it_is(engine, monkeypatch):
 
 
 def test_old_days_are_dropped_whole_and_the_rest_is_deleted(engine):
-    days(engine, days=0)
-    write(engine, result(1), result(2, at=NOW - timedelta(days=1)))
-    kept_days = 14
-    assert drop(engine, TODAY + timedelta(kept_days)) == []
-    assert where(engine) == {"attempts_20261121": 1}
-    write(engine, result(2, at=NOW - timedelta(days=1)))
-    assert drop(engine, TODAY + timedelta(kept_days + 1)) == [TODAY]
+    now = datetime(2025, 5, 5, 12, tzinfo=UTC)
+    today, kept_days = now.date(), 14
+    days(engine, today, days=0)
+    write(engine, result(1, at=now), result(2, at=now - timedelta(days=1)))
+    assert drop(engine, today + timedelta(kept_days)) == []
+    assert where(engine) == {"attempts_20250505": 1}
+    write(engine, result(2, at=now - timedelta(days=1)))
+    assert drop(engine, today + timedelta(kept_days + 1)) == [today]
     assert kept(engine) == []
+
+
+def test_a_worker_whose_clock_is_far_ahead_drops_nothing(engine):
+    now = datetime.now(UTC)
+    days(engine, now.date())
+    write(engine, result(1, at=now), result(2, at=now - timedelta(days=5)))
+    assert drop(engine, now.date() + timedelta(400)) == []
+    assert len(kept(engine)) == 2
 
 
 def test_making_days_blocks_nobody_who_writes(engine):
