@@ -250,11 +250,14 @@ class Outbox:
         """Let go of the lease, and leave to the next holder what was found out."""
 
         def work() -> None:
-            with transaction(self._engine, durable=False) as connection:
-                self._note(connection, lease, known)
-                leases.release(connection, lease, throttle)
+            try:
+                with transaction(self._engine, durable=False) as connection:
+                    self._note(connection, lease, known)
+                    leases.release(connection, lease, throttle)
+            finally:
+                # Here, behind a renewal that nobody waits for any more and that looked it up.
+                self._configured.forget(lease.destination_id)
 
-        self._configured.forget(lease.destination_id)
         await self._in(self._leases, work)
 
     async def ring(self, lease: Lease) -> None:
