@@ -280,6 +280,7 @@ class Holder:
 
     def _configure(self, destination: Destination | None) -> None:
         if destination is None or not destination.sends:
+            self._settling.disregard()
             self._bar()
         elif destination != self._destination:
             try:

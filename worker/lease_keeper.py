@@ -33,7 +33,7 @@ class LeaseKeeper:
         outbox: Outbox,
         *,
         throttle: Callable[[], ThrottleState],
-        health: Callable[[], Observed],
+        health: Callable[[], Observed | None],
         on_renewed: Callable[[Destination | None], None],
         on_lost: Callable[[], None],
     ) -> None:
@@ -43,7 +43,7 @@ class LeaseKeeper:
             lease: taken a moment ago.
             outbox: asked to renew.
             throttle: what is to be kept with the lease.
-            health: likewise.
+            health: likewise; None where it does not count any more.
             on_renewed: hears the destination's present configuration, None for a deleted one.
             on_lost: called once, when there is nothing to keep any more.
         """
@@ -92,22 +92,22 @@ class LeaseKeeper:
     async def _renew(self) -> float:
         """Renew once; return how long to wait until the next time."""
         began_at = self._loop.time()
-        health = self._health().health
+        unnoted = self._unnoted()
         try:
-            renewal = await self._outbox.renew(self._lease, self._throttle(), self._unnoted())
+            renewal = await self._outbox.renew(self._lease, self._throttle(), unnoted)
         except Exception as error:  # noqa: BLE001  (what is not certain is not relied on)
             self._log("lease.renew_failed", error=str(error))
             return min(LONGEST_RETRY_SECONDS, self._lease_seconds / 3)
         self.lost = not renewal.kept
         if renewal.kept:
-            self._noted = health
+            self._noted = unnoted.health if unnoted else self._noted
             self._sure_until = began_at + self._lease_seconds
             self._on_renewed(renewal.destination)
         return self._lease_seconds / 3
 
     def _unnoted(self) -> Observed | None:
         observed = self._health()
-        return None if observed.health == self._noted else observed
+        return None if observed is None or observed.health == self._noted else observed
 
     def _log(self, event: str, **facts: str) -> None:
         LOG.warning(event, destination_id=str(self._lease.destination_id), **facts)

@@ -65,6 +65,7 @@ class Settling:
         self._results = results
         self._on_change = on_change
         self._url: str | None = None
+        self._disregarded = False
         self._target: Any = None
         self._policy = attempts.conclusions.policy
         self._travels_together = False
@@ -86,9 +87,16 @@ class Settling:
         self._target = self._attempts.prepare(destination)
 
     @property
-    def observed(self) -> Observed:
-        """The health, and whose it is."""
-        return Observed(self.health, self._url)
+    def observed(self) -> Observed | None:
+        """The health, and whose it is; None behind ``disregard``."""
+        return None if self._disregarded else Observed(self.health, self._url)
+
+    def disregard(self) -> None:
+        """Count nothing more: the destination is paused, disabled or gone.
+
+        What is still in flight may end behind its resumption, which begins anew.
+        """
+        self._disregarded = True
 
     async def settle(self, unit: Unit) -> Outcome | None:
         """Bring rows to their results; None when that took no request. Never raises."""

@@ -1,9 +1,11 @@
 """A destination is changed while it has deliveries that have begun."""
 
+import asyncio
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from aiohttp import web
 
 from app.domain.destinations import DestinationChanges
 from app.domain.documents import DEFAULT_TENANT
@@ -102,6 +104,35 @@ def test_failures_that_are_written_behind_the_change_do_not_count_either(
         release(500)
         waiting = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
         wait_until(lambda: yard.execute(waiting))
+    delivery.wait_until_idle()
+    assert is_enabled(yard, destination)
+    assert yard.runtime(destination).failures == 0
+
+
+def test_a_destination_that_is_enabled_again_is_not_disabled_by_what_came_before(
+    yard, delivery, receiver
+):
+    destination = yard.destination(receiver.url, concurrency={"min": 5})
+    with transaction(yard.engine) as connection:
+        lease = leases.acquire(connection, DEFAULT_TENANT, destination.id, "me", 0.001)
+        row = Health(failing_since=LONG_AGO, failures=19, last_error="HTTP 500", told=True)
+        health.note(connection, lease, row, now=LONG_AGO, rules=HealthRules())
+        leases.release(connection, lease)
+    released = asyncio.Event()
+
+    async def one_hangs(_):
+        if receiver.in_flight == 1:
+            await released.wait()
+        return web.Response(status=500)
+
+    receiver.answer = one_hangs
+    yard.store(yard.document(), yard.document(), to=destination)
+    delivery.deliver(destination)
+    wait_until(lambda: not is_enabled(yard, destination))
+    changes = DestinationChanges(enabled=True)
+    change_destination(yard.engine, DEFAULT_TENANT, destination.id, changes)
+    assert receiver.in_flight == 1
+    receiver.loop.loop.call_soon_threadsafe(released.set)
     delivery.wait_until_idle()
     assert is_enabled(yard, destination)
     assert yard.runtime(destination).failures == 0
