@@ -187,4 +187,4 @@ def test_behind_failed_reads_the_pauses_grow():
     for _ in range(5):
         schedule.failed(100.0)
         waits.append(schedule.next_at - 100.0)
-    assert waits == [0.5, 1.0, 2.0, 4.0, 5.0]
+    assert waits == [0.5, 1.0, 2.0, 2.0, 2.0]
