@@ -6,7 +6,6 @@ import os
 import signal
 import sys
 import threading
-from types import FrameType
 
 import dramatiq
 import structlog
@@ -16,6 +15,7 @@ from app.logs import configure_logging
 from app.settings import load_settings
 from app.supervision.children import SILENT_SECONDS
 from app.supervision.pulse import Pulse, end_without_parent
+from app.supervision.signals import StopSignals
 from worker.main import KINDS, make_broker
 from worker.schema import wait_for_schema
 
@@ -37,13 +37,14 @@ def main() -> int:
     sys.setswitchinterval(SWITCH_SECONDS)
     stop = threading.Event()
 
-    def on_signal(number: int, _frame: FrameType | None) -> None:
+    def on_signal(heard: signal.Signals) -> None:
         # Whatever comes later is not heard: draining has its own bound.
-        LOG.info("child.stopping", kind=kind, signal=signal.Signals(number).name)
+        LOG.info("child.stopping", kind=kind, signal=heard.name)
         stop.set()
 
-    signal.signal(signal.SIGTERM, on_signal)
-    signal.signal(signal.SIGINT, on_signal)
+    signals = StopSignals()
+    signals.listen()
+    signals.tell_on_thread(on_signal)
     end_without_parent(stop.set)
     # Collectors have a watch of their own, which uses the same thread in C.
     Pulse(hung_seconds=None if kind == "collectors" else SILENT_SECONDS).beat_on_thread(stop)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import select
 import signal
+import threading
+from collections.abc import Callable
 from types import FrameType
 
 
@@ -27,8 +29,21 @@ class StopSignals:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._heard)
 
-    def wait(self, seconds: float) -> signal.Signals | None:
-        """Wait for a signal, at most so long; return the first that came."""
+    def tell_on_thread(self, told: Callable[[signal.Signals], object]) -> None:
+        """Call ``told`` with the first signal, on a thread, where it may take locks.
+
+        The later ones are not heard.
+        """
+
+        def run() -> None:
+            signal_heard = self.wait(None)
+            assert signal_heard is not None  # noqa: S101  (there was no limit)
+            told(signal_heard)
+
+        threading.Thread(target=run, name="signals", daemon=True).start()
+
+    def wait(self, seconds: float | None) -> signal.Signals | None:
+        """Wait for a signal, at most so long or without limit; return the first that came."""
         if not select.select([self._read], [], [], seconds)[0]:
             return None
         return signal.Signals(os.read(self._read, 1)[0])

@@ -9,6 +9,7 @@ import threading
 import time
 import uuid
 from collections import Counter
+from contextlib import suppress
 
 import pytest
 import redis
@@ -79,6 +80,20 @@ def unacknowledged(redis_url):
     found = sum(client.scard(key) for key in client.scan_iter("docyard:__acks__*"))
     client.close()
     return found
+
+
+@pytest.mark.timeout(120)
+def test_children_that_are_told_to_stop_by_many_at_once_stop(make_system, database_url, redis_url):
+    # The platform tells the whole group, and the supervisor its children once more.
+    system = make_system(database_url, redis_url, INGEST_PROCESSES="2")
+    worker = system.start("worker")
+    assert until(lambda: system.logs().count("child.ready") == 3, 60), system.logs()
+    told = [worker.pid, *children(worker.pid)]
+    for _ in range(500):
+        for pid in told:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGTERM)
+    assert worker.wait(LONGEST_SECONDS + 5) == 0, system.logs()
 
 
 @pytest.mark.timeout(240)
