@@ -20,7 +20,7 @@ from app.domain.documents import MAX_VERSION, accepted_at
 from app.domain.errors import DatabaseUnavailable
 from app.domain.predictions import Prediction
 from app.domain.routing import Route, RoutingTable
-from app.domain.text import text_fault
+from app.domain.text import sentence_of, text_fault
 from app.queue.messages import Chunk
 from app.queue.retries import HandBack
 from app.storage import ticks
@@ -104,7 +104,7 @@ def read(chunk: Chunk) -> ClassifiedChunk:
                 Rejection(
                     seq=seq,
                     document_id=None,
-                    reason=f"cannot be read: {type(error).__name__}: {error}"[:500],
+                    reason=f"cannot be read: {sentence_of(error)}",
                     body=orjson.dumps(fields),
                 )
             )

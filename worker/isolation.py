@@ -19,6 +19,7 @@ from typing import IO
 import orjson
 
 from app.domain.predictions import Prediction
+from app.domain.text import sentence_of
 
 ANSWER_SECONDS = 10.0
 START_SECONDS = 30.0
@@ -112,7 +113,7 @@ def main() -> None:
                 "model_version": prediction.model_version,
             }
         except Exception as error:  # noqa: BLE001  (whatever it is, it is this document's)
-            answer = {"error": f"{type(error).__name__}: {error}"[:500]}
+            answer = {"error": sentence_of(error)}
         answers.write(orjson.dumps(answer) + b"\n")
         answers.flush()
         faulthandler.cancel_dump_traceback_later()

@@ -16,6 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from app.domain.errors import DatabaseUnavailable, RouterFailed
 from app.domain.predictions import Prediction
 from app.domain.routers import RoutedDocument
+from app.domain.text import sentence_of
 from app.queue import questions
 from app.queue.connection import SERVER_ERRORS
 from app.queue.questions import Question
@@ -63,7 +64,7 @@ def preview(parts: Preview, asked: dict[str, Any]) -> dict[str, Any]:
         try:
             (prediction,) = parts.model.classify([document["content"]])
         except Exception as error:  # noqa: BLE001  (models are the user's as well)
-            return {"fault": f"{type(error).__name__}: {error}"[:500]}
+            return {"fault": sentence_of(error)}
     now = datetime.now(UTC)
     routed = RoutedDocument(
         **{**document, "id": uuid.UUID(document["id"])}, created_at=now, updated_at=now

@@ -13,14 +13,13 @@ from app.domain.errors import RouterFailed
 from app.domain.predictions import Prediction
 from app.domain.routers import Chosen, RoutedDocument, Router, read_answer
 from app.domain.routing import RoutingTable
+from app.domain.text import sentence_of
 from worker.under_way import UnderWay
 
 ANSWER_SECONDS = 30.0
 """For a coroutine; a plain method cannot be interrupted."""
 AT_ONCE = 100
 """Coroutines that wait at the same time."""
-MOST_CHARACTERS = 500
-"""Of what an exception says."""
 
 
 class Question(NamedTuple):
@@ -136,11 +135,6 @@ def _read(answer: object, destinations: Sequence[Destination]) -> Chosen | Route
 
 
 def _failure(error: BaseException) -> RouterFailed:
-    try:
-        sentence = f"{type(error).__name__}: {error}"[:MOST_CHARACTERS]
-    except Exception:  # noqa: BLE001  (its way to say what is wrong is not our code either)
-        sentence = type(error).__name__
-    # It is stored and shown, so it must be text that Postgres takes.
-    failure = RouterFailed(sentence.replace("\0", "").encode(errors="replace").decode())
+    failure = RouterFailed(sentence_of(error))
     failure.__cause__ = error
     return failure

@@ -36,6 +36,14 @@ def clean(text: str) -> str:
     return text[:MAX_REASON_LENGTH].replace("\0", "\ufffd").encode(errors="replace").decode()
 
 
+def sentence_of(error: BaseException) -> str:
+    """Return a clean sentence for what code that is not ours has raised."""
+    try:
+        return clean(f"{type(error).__name__}: {error}")
+    except Exception:  # noqa: BLE001  (its way to say what is wrong is not our code either)
+        return type(error).__name__
+
+
 def json_faults(value: Any, pointer: str = "", depth: int = 0) -> Iterator[Violation]:
     """Yield a violation for every key, string, number or level that ``jsonb`` would refuse.
 

@@ -129,17 +129,20 @@ def test_text_is_classified_by_a_worker(web, store, answer_questions):
     assert unclassified["others"][0]["reason"] == "the document has no category"
 
 
-def test_text_that_the_model_cannot_take_is_refused(web, store, answer_questions):
+@pytest.mark.parametrize("sign", ["", "\ud800"])
+def test_text_that_the_model_cannot_take_is_refused(web, store, answer_questions, sign):
     def fails(_):
-        message = "too strange"
-        raise ValueError(message)
+        raise ValueError(f"too strange{sign}")
 
     store.model.classify = fails
     answer_questions()
     answer = ask(web, content="x")
     assert answer.status == 422
     assert answer.json["errors"] == [
-        {"pointer": "/content", "detail": "cannot be classified: ValueError: too strange"}
+        {
+            "pointer": "/content",
+            "detail": f"cannot be classified: ValueError: too strange{'?' * len(sign)}",
+        }
     ]
 
 

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from app.domain.calls import CallFailed
 from app.domain.collectors import MAX_RESULT_BYTES, Error, Ok
 from app.domain.deliveries import Outcome, OutcomeKind
-from app.domain.text import clean
+from app.domain.text import clean, sentence_of
 
 LOG = structlog.get_logger(__name__)
 
@@ -49,7 +49,7 @@ def ended_by(answer: object, key: str, seconds: float) -> Ended:
             return _failure(Error(str(answer), permanent=True), seconds)
         case BaseException():
             LOG.warning("collector.raised", key=key, exc_info=answer)
-            return _failure(Error(_sentence(answer)), seconds)
+            return _failure(Error(sentence_of(answer)), seconds)
         case _:
             sentence = f"it returned {type(answer).__name__}, and neither Ok nor Error"
             return _failure(Error(sentence), seconds)
@@ -58,13 +58,6 @@ def ended_by(answer: object, key: str, seconds: float) -> Ended:
 def ended_in_time(sentence: str, seconds: float) -> Ended:
     """Return what a run comes to that was stopped from outside."""
     return _failure(Error(sentence), seconds)
-
-
-def _sentence(error: BaseException) -> str:
-    try:
-        return f"{type(error).__name__}: {error}"
-    except Exception:  # noqa: BLE001  (its way to say what is wrong is not our code either)
-        return type(error).__name__
 
 
 def _success(value: Any, seconds: float) -> Ended:
