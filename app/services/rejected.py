@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 from collections.abc import Sequence
 
 import orjson
 import redis.asyncio
-from anyio import from_thread
 from sqlalchemy import Connection, Engine
 from starlette.concurrency import run_in_threadpool
 
@@ -137,10 +137,7 @@ def read_dead_letter(engine: Engine, tenant_id: int, message_id: str) -> DeadLet
         DeadLetterNotFound: there is none.
     """
     with transaction(engine) as connection:
-        found = dead_letters.get(connection, tenant_id, message_id)
-    if found is None:
-        raise DeadLetterNotFound(message_id)
-    return found
+        return _get_letter(connection, tenant_id, message_id)
 
 
 def drop_dead_letter(engine: Engine, tenant_id: int, message_id: str) -> None:
@@ -150,9 +147,8 @@ def drop_dead_letter(engine: Engine, tenant_id: int, message_id: str) -> None:
         DeadLetterNotFound: there is none.
     """
     with transaction(engine) as connection:
-        found = dead_letters.get(connection, tenant_id, message_id)
-        if found is None or not dead_letters.remove(connection, tenant_id, message_id):
-            raise DeadLetterNotFound(message_id)
+        found = _get_letter(connection, tenant_id, message_id, lock=True)
+        dead_letters.remove(connection, tenant_id, message_id)
         dead_letters.count_dropped(connection, tenant_id, found.documents)
 
 
@@ -169,14 +165,23 @@ async def retry_dead_letter(
         NotRetryable: it is no message of a queue of ours.
         QueueUnavailable, QueueFull: Redis did not take it; it stays.
     """
+    loop = asyncio.get_running_loop()
 
     def put_back() -> None:
         with transaction(engine) as connection:
-            found = dead_letters.get(connection, tenant_id, message_id, lock=True)
-            if found is None:
-                raise DeadLetterNotFound(message_id)
+            found = _get_letter(connection, tenant_id, message_id, lock=True)
             assert found.body is not None  # noqa: S101  (asked for)
-            from_thread.run(resubmit_message, client, namespace, found.body)
+            append = resubmit_message(client, namespace, found.body)
+            asyncio.run_coroutine_threadsafe(append, loop).result()
             dead_letters.remove(connection, tenant_id, message_id)
 
     await run_in_threadpool(put_back)
+
+
+def _get_letter(
+    connection: Connection, tenant_id: int, message_id: str, *, lock: bool = False
+) -> DeadLetter:
+    found = dead_letters.get(connection, tenant_id, message_id, lock=lock)
+    if found is None:
+        raise DeadLetterNotFound(message_id)
+    return found

@@ -64,14 +64,13 @@ def store(connection: Connection, tenant_id: int, messages: Sequence[DeadMessage
     counters.add(connection, tenant_id, [Delta("dead_letters.created", len(made.all()))])
 
 
-def remove(connection: Connection, tenant_id: int, message_id: str) -> bool:
-    """Let go of a dead letter; False when there is none of this id."""
+def remove(connection: Connection, tenant_id: int, message_id: str) -> None:
+    """Let go of a dead letter, if there is one of this id."""
     removed = connection.execute(
         text("DELETE FROM dead_letters WHERE tenant_id = :tenant_id AND message_id = :message_id"),
         {"tenant_id": tenant_id, "message_id": message_id},
     ).rowcount
     counters.add(connection, tenant_id, [Delta("dead_letters.removed", removed)])
-    return bool(removed)
 
 
 def count_dropped(connection: Connection, tenant_id: int, documents: int) -> None:
