@@ -8,9 +8,10 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
+from collections.abc import Container, Iterable
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -36,6 +37,15 @@ _UNREADABLE = (
     " is not a letter or digit must be percent-encoded"
 )
 
+_QUEUE_PARAMETERS = frozenset(
+    {
+        "client_name", "db", "password", "ssl_ca_certs", "ssl_ca_data", "ssl_ca_path",
+        "ssl_cert_reqs", "ssl_certfile", "ssl_check_hostname", "ssl_keyfile",
+        "ssl_keyfile_password", "username",
+    }
+)  # fmt: skip
+"""Of redis-py those that say where and who; others would change how its client behaves."""
+
 DEFAULT_MODEL_PATH = Path(__file__).resolve().parent.parent / "models" / "artifact"
 
 
@@ -51,6 +61,17 @@ def _is_readable(url: str) -> bool:
     except ValueError:
         return False
     return "@" not in parts.path + parts.query + parts.fragment
+
+
+def _require_known(parameters: Iterable[str], known: Container[str], reader: str) -> None:
+    """Refuse what would end in a trace at the first connection.
+
+    Names alone are told: a password that was not percent-encoded may have ended up among values.
+    """
+    for name in parameters:
+        if name not in known:
+            message = f"has a parameter that {reader} does not know: {name[:40]}"
+            raise ValueError(message)
 
 
 class Settings(BaseSettings):
@@ -179,6 +200,13 @@ class Settings(BaseSettings):
         host, port = found.groups() if found else ("", "")
         if "@" in (host or "") or not _is_port(port or "0"):
             raise ValueError(_UNREADABLE)
+        if "?" in url:
+            # They cost time, and few URLs have parameters.
+            from psycopg.pq import Conninfo  # noqa: PLC0415
+            from sqlalchemy import make_url  # noqa: PLC0415
+
+            known = {option.keyword.decode() for option in Conninfo.get_defaults()}
+            _require_known(make_url(url).query, known, "libpq")
         return url
 
     @field_validator("redis_url", "redis_tls_url")
@@ -189,6 +217,12 @@ class Settings(BaseSettings):
             raise ValueError(message)
         if url and not url.startswith("unix://") and not _is_readable(url):
             raise ValueError(_UNREADABLE)
+        if url:
+            parameters = parse_qs(urlsplit(url).query, keep_blank_values=True)
+            _require_known(parameters.keys(), _QUEUE_PARAMETERS, "Docyard's Redis client")
+            if not all(database.isdecimal() for database in parameters.get("db", ())):
+                message = "db must be a number"
+                raise ValueError(message)
         return url or None
 
     @field_validator("destination_allow_cidrs", mode="before")

@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from sqlalchemy import make_url
 
 from app.domain.errors import SettingsInvalid
 from app.settings import Settings, environment_with, load_settings
@@ -128,9 +127,28 @@ def test_a_url_that_cannot_be_read_is_refused_without_its_password(monkeypatch, 
 
 
 @pytest.mark.parametrize(
+    ("name", "value", "parameter"),
+    [
+        ("DATABASE_URL", "postgres://u:p@h/d?sslmode=require&pgbouncer=true", "pgbouncer"),
+        ("DATABASE_URL", "postgres://h?autocommit=1", "autocommit"),
+        ("REDIS_URL", "redis://h/0?decode_responses=1", "decode_responses"),
+        ("REDIS_TLS_URL", "rediss://h:1?family=", "family"),
+        ("REDIS_URL", "unix:///s?db=0&typo=1", "typo"),
+        ("REDIS_URL", "redis://h?db=one", "db"),
+    ],
+)
+def test_a_parameter_that_no_connection_knows_is_refused(monkeypatch, name, value, parameter):
+    monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsInvalid, match=rf"^{name}: .*\b{parameter}\b"):
+        load_settings()
+
+
+@pytest.mark.parametrize(
     "url",
     [
         "postgres://u:p@h:5432/d?sslmode=require",
+        "postgres://u:with?hunter=2@h/d",
+        "postgres://%2Fvar%2Frun%2Fpostgresql/d",
         "postgresql+psycopg://app@/postgres?host=/tmp/with%20space:and@sign",
         "postgresql:///d",
         "postgres://u:p%40%2F%3A%23@[::1]:5432/d",
@@ -141,7 +159,7 @@ def test_a_url_that_cannot_be_read_is_refused_without_its_password(monkeypatch, 
 )
 def test_every_spelling_of_a_database_is_understood_as_sqlalchemy_does(monkeypatch, url):
     monkeypatch.setenv("DATABASE_URL", url)
-    assert make_url(sqlalchemy_url(load_settings().database_url)).drivername == "postgresql+psycopg"
+    assert sqlalchemy_url(load_settings().database_url).drivername == "postgresql+psycopg"
 
 
 @pytest.mark.parametrize(

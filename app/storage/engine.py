@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
+from urllib.parse import unquote
 
 import psycopg
-from sqlalchemy import Connection, Engine, create_engine, text
+from sqlalchemy import URL, Connection, Engine, create_engine, make_url, text
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
@@ -42,12 +43,13 @@ _BOUNDS_SNAPSHOT = text(
 )
 
 
-def sqlalchemy_url(url: str) -> str:
-    """Name the driver in a URL as platforms write it (``postgres://…``, ``postgresql://…``)."""
-    for scheme in ("postgres://", "postgresql://"):
-        if url.startswith(scheme):
-            return "postgresql+psycopg://" + url.removeprefix(scheme)
-    return url
+def sqlalchemy_url(url: str) -> URL:
+    """Return a URL as platforms write it (``postgres://…``) with the driver that we use.
+
+    A folder of sockets may stand where the host does, as in libpq: ``postgres://%2Fvar%2Frun/d``.
+    """
+    made = make_url(url).set(drivername="postgresql+psycopg")
+    return made.set(host=unquote(made.host)) if made.host else made
 
 
 def make_engine(url: str, *, application_name: str, pool_size: int = 5) -> Engine:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor, wait
+from urllib.parse import quote
 
 import pytest
 from alembic.script import ScriptDirectory
-from sqlalchemy import text
+from sqlalchemy import make_url, text
 from sqlalchemy.exc import ProgrammingError
 from sqlmodel import SQLModel
 
@@ -114,7 +115,19 @@ def test_every_table_has_the_tenant_first_in_its_key():
 
 @pytest.mark.parametrize("scheme", ["postgres", "postgresql", "postgresql+psycopg"])
 def test_urls_of_every_platform_name_the_driver(scheme):
-    assert sqlalchemy_url(f"{scheme}://u:p@h/d") == "postgresql+psycopg://u:p@h/d"
+    url = sqlalchemy_url(f"{scheme}://u:p@h/d")
+    assert url.render_as_string(hide_password=False) == "postgresql+psycopg://u:p@h/d"
+
+
+def test_a_folder_of_sockets_may_stand_where_the_host_does(database_url):
+    folder = make_url(database_url).query["host"]
+    assert isinstance(folder, str)
+    assert folder.startswith("/")
+    url = make_url(database_url).set(query={}, host="FOLDER").render_as_string(hide_password=False)
+    engine = make_engine(url.replace("FOLDER", quote(folder, safe="")), application_name="test")
+    with transaction(engine) as connection:
+        assert connection.execute(text("SELECT 1")).scalar_one() == 1
+    engine.dispose()
 
 
 def test_a_transaction_has_bounded_waits_and_says_whether_it_is_durable(database_url):
