@@ -1,5 +1,6 @@
 """The rate cap, on a clock that only moves when it is told to."""
 
+import bisect
 import itertools
 import random
 
@@ -21,7 +22,9 @@ def starts(cap, *, seconds, late=lambda: 0.0):
 
 
 def most_within(times, seconds):
-    return max(sum(begin <= one < begin + seconds for one in times) for begin in times)
+    return max(
+        bisect.bisect_left(times, begin + seconds) - number for number, begin in enumerate(times)
+    )
 
 
 @pytest.mark.parametrize("per_second", [1, 3, 20, 500])
