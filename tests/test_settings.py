@@ -8,9 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from psycopg.pq import Conninfo
 
 from app.domain.errors import SettingsInvalid
-from app.settings import Settings, environment_with, load_settings
+from app.settings import DATABASE_PARAMETERS, Settings, environment_with, load_settings
 from app.storage.engine import sqlalchemy_url
 
 PROJECT = Path(__file__).parents[1]
@@ -143,6 +144,10 @@ def test_a_parameter_that_no_connection_knows_is_refused(monkeypatch, name, valu
         load_settings()
 
 
+def test_whatever_libpq_takes_is_known():
+    assert {option.keyword.decode() for option in Conninfo.get_defaults()} <= DATABASE_PARAMETERS
+
+
 @pytest.mark.parametrize(
     "url",
     [
@@ -181,6 +186,9 @@ def test_every_spelling_of_a_queue_is_understood(monkeypatch, url):
     [
         ({"PORT": "abc"}, ["openapi"]),
         ({"DATABASE_URL": "postgres://u:hunter2@127.0.0.1:1/d"}, ["migrate"]),
+        ({"DATABASE_URL": "postgres://h/d?pgbouncer=true"}, ["migrate"]),
+        ({"DATABASE_URL": "postgres://h/d?pgbouncer=true"}, ["serve"]),
+        ({"DATABASE_URL": "postgres://h/d?pgbouncer=true"}, ["verify"]),
         ({"ALLOW_ANONYMOUS": "1", "HOST": "a..b"}, ["serve"]),
         ({"HOST": "a..b"}, ["up"]),
     ],
