@@ -30,7 +30,8 @@ def move_dead_letters(
 ) -> int:
     """Hand dead letters to ``keep`` and remove them from Redis once it has returned.
 
-    A crash between the two repeats them, so ``keep`` must tell twins by ``message_id``.
+    A crash between the two repeats them, so ``keep`` must tell twins by ``message_id``, also of
+    those that are gone by then.
     """
     keys, moved = Keys(namespace), 0
     for queue in queues:

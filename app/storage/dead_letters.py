@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 from sqlalchemy import Connection, text
 
-from app.storage import counters
+from app.storage import counters, receipts
 from app.storage.counters import Delta
 
 
@@ -42,7 +43,10 @@ class DeadLetter:
 
 
 def store(connection: Connection, tenant_id: int, messages: Sequence[DeadMessage]) -> None:
-    """Keep dead letters; a message that is already kept stays as it is."""
+    """Keep dead letters; a message that is or was kept already stays as it is, or gone."""
+    # Redis may hand one over again that somebody has put back or dropped meanwhile.
+    fresh = receipts.claim(connection, tenant_id, [_receipt_id(one) for one in messages])
+    messages = [one for one in messages if _receipt_id(one) in fresh]
     if not messages:
         return
     made = connection.execute(
@@ -62,6 +66,13 @@ def store(connection: Connection, tenant_id: int, messages: Sequence[DeadMessage
         },
     )
     counters.add(connection, tenant_id, [Delta("dead_letters.created", len(made.all()))])
+
+
+def _receipt_id(message: DeadMessage) -> uuid.UUID:
+    try:
+        return uuid.UUID(message.message_id)
+    except ValueError:  # put into the queue by somebody else
+        return uuid.uuid5(uuid.NAMESPACE_OID, message.message_id)
 
 
 def remove(connection: Connection, tenant_id: int, message_id: str) -> None:

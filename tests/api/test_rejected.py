@@ -14,6 +14,8 @@ import pytest
 import redis
 
 from app.domain.documents import DEFAULT_TENANT
+from app.queue.connection import connect
+from app.queue.dead_letters import move_dead_letters
 from app.queue.messages import Chunk, chunk_message
 from app.storage import dead_letters, rejected
 from app.storage.counters import totals
@@ -192,6 +194,39 @@ def test_a_dead_letter_is_put_back_or_dropped_never_both(web, engine):
         dropped = totals(connection, DEFAULT_TENANT).get("documents.dropped", 0)
     assert (answers, dropped) == ({"POST": 202, "DELETE": 404}, 0)
     assert len(queued(web)[0]) == 1
+
+
+@pytest.mark.parametrize("settle", ["DELETE /dead-letters/{}", "POST /dead-letters/{}/retry"])
+def test_a_dead_letter_that_redis_could_not_let_go_of_is_kept_once(
+    serve, database_url, engine, make_valkey, settle
+):
+    """Somebody drops it, or puts it back, before Redis is there again."""
+    valkey = make_valkey()
+    web = serve(database_url=database_url, redis_url=valkey.url)
+    made = chunk_message("ingest", DEFAULT_TENANT, [b'{"content":"x"}'])
+    message_id, body = made.redis_message_id, made.head + str(SEQ).encode() + made.tail
+
+    def keep(letters):
+        kept = [DeadMessage(**one._asdict(), documents=1) for one in letters]
+        with transaction(engine) as connection:
+            dead_letters.store(connection, DEFAULT_TENANT, kept)
+
+    def keep_and_fail(letters):
+        keep(letters)
+        valkey.kill()
+
+    with connect(valkey.url) as client:
+        client.zadd("docyard:ingest.XQ", {message_id: 1})
+        client.hset("docyard:ingest.XQ.msgs", message_id, body)
+        with pytest.raises(redis.ConnectionError):
+            move_dead_letters(client, "docyard", ["ingest"], keep_and_fail)
+        valkey.start()
+        assert web.ask(*settle.format(message_id).split()).status in {202, 204}
+        assert move_dead_letters(client, "docyard", ["ingest"], keep) == 1
+    assert rows(engine, "SELECT count(*) FROM dead_letters") == [(0,)]
+    with transaction(engine) as connection:
+        counted = totals(connection, DEFAULT_TENANT)
+    assert (counted["dead_letters.created"], counted["dead_letters.removed"]) == (1, 1)
 
 
 def test_a_dead_letter_that_is_no_message_cannot_be_retried_only_dropped(web, engine):

@@ -16,7 +16,8 @@ class Receipt(SQLModel, table=True):
     """A chunk: how often it was tried, and what became of it once it was applied.
 
     The row is made before the first try, so that a chunk which kills its process is counted;
-    ``applied_at`` is set inside the ingest transaction, which makes a chunk count once.
+    ``applied_at`` is set inside the ingest transaction, which makes a chunk count once. A message
+    that became a dead letter has one too, under its own id, so that it is kept once.
     """
 
     __tablename__: ClassVar[str] = "receipts"
