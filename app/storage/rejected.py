@@ -140,13 +140,23 @@ def list_page(
 
 
 def get(connection: Connection, tenant_id: int, seq: int, *, lock: bool = False) -> Rejected | None:
-    """Return one with its body, or None."""
+    """Return one with its body, or None; ``lock`` holds its document as well."""
+    values = {"tenant_id": tenant_id, "seq": seq}
+    if lock:
+        # Documents before the rest, as a purge does.
+        connection.execute(
+            text(
+                "SELECT FROM documents WHERE tenant_id = :tenant_id AND id = (SELECT document_id"
+                " FROM rejected_documents WHERE tenant_id = :tenant_id AND seq = :seq) FOR SHARE"
+            ),
+            values,
+        )
     row = connection.execute(
         text(
             f"SELECT {_SHOWN}, body FROM rejected_documents WHERE tenant_id = :tenant_id"  # noqa: S608  (constants only)
             f" AND seq = :seq{' FOR UPDATE' if lock else ''}"
         ),
-        {"tenant_id": tenant_id, "seq": seq},
+        values,
     ).one_or_none()
     return None if row is None else Rejected(**row._asdict())
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import redis
+from sqlalchemy import text
 
 from app.domain.documents import DEFAULT_TENANT
 from app.queue.connection import connect
@@ -22,6 +23,7 @@ from app.storage.counters import totals
 from app.storage.dead_letters import DeadMessage
 from app.storage.destinations import DestinationCache
 from app.storage.engine import make_engine, transaction
+from app.storage.purging import purge
 from app.storage.receipts import begin_tries
 from app.storage.rejected import Rejection
 from tests.worker.test_worker_parts import FakeModel, chunk, rows
@@ -50,10 +52,10 @@ def parts(engine):
     )
 
 
-def refuse(engine, document, *, seq=SEQ, stage="ingest"):
+def refuse(engine, document, *, seq=SEQ, stage="ingest", document_id=None):
     rejection = Rejection(
         seq=seq,
-        document_id=None,
+        document_id=document_id,
         reason="for the test",
         body=json.dumps(document).encode(),
         stage=stage,
@@ -130,6 +132,28 @@ def test_a_retried_document_does_not_replace_a_newer_version(web, engine, parts)
     assert rows(engine, "SELECT content FROM documents") == [("new",)]
     assert rows(engine, "SELECT stale FROM receipts WHERE retry") == [(1,)]
     assert kept(engine) == []
+
+
+def test_a_purge_and_the_retry_of_what_could_not_be_routed_do_not_deadlock(web, engine, parts):
+    one = uuid.uuid4()
+    document = {"id": str(one), "content": "text"}
+    ingest(parts, [chunk(document)])
+    [(seq,)] = rows(engine, "SELECT seq FROM documents")
+    refuse(engine, document, seq=seq, stage="router", document_id=one)
+    answers = []
+    retry = threading.Thread(
+        target=lambda: answers.append(web.ask("POST", f"/rejected/{seq}/retry").status)
+    )
+    waiting = text("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
+    with transaction(engine) as connection:
+        connection.execute(text("SELECT FROM documents FOR UPDATE"))  # as a purge begins
+        retry.start()
+        with engine.connect() as observer:
+            while observer.execute(waiting).scalar_one() == 0:
+                observer.rollback()
+        assert purge(connection, DEFAULT_TENANT, one, seq).rejected == 1
+    retry.join()
+    assert answers == [404]
 
 
 def test_what_is_set_aside_is_listed_in_pages_shown_and_dropped(web, engine):
