@@ -85,6 +85,8 @@ class GuardedProtocol(HttpToolsProtocol):
         """Bytes since the last that were a body's: a head, or the framing between pieces."""
         self._body_bytes = 0
         self._refusal: bytes | None = None
+        self._parting: bytes | None = None
+        """What is said behind the answers that are still to come; nothing more is read."""
         # What the patrol waits for, since when, and how far it was then.
         self._awaited: str | None = None
         self._since = 0.0
@@ -111,10 +113,12 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Take what came."""
+        if self._parting is not None:
+            return
         self._unclaimed += len(data)
         super().data_received(data)
         if self._unclaimed > self._most_header_bytes and not self.transport.is_closing():
-            self._refuse_header()
+            self._refuse(431, "header_too_large", self._header_sentence())
 
     def on_headers_complete(self) -> None:
         """Pass on a head within its bounds."""
@@ -143,14 +147,19 @@ class GuardedProtocol(HttpToolsProtocol):
         """Pass on the end of a request."""
         if not self.parser.should_upgrade():
             super().on_message_complete()
+            self.cycle.more_body = False  # also of one that was answered before it had all come
+
+    def on_response_complete(self) -> None:
+        """Go on with the next request, or take leave."""
+        last = not self.pipeline
+        super().on_response_complete()
+        if last and self._parting is not None and not self.transport.is_closing():
+            self.transport.write(self._parting)
+            self.transport.close()
 
     def send_400_response(self, msg: str) -> None:
         """Answer what cannot be understood, and close."""
-        refusal = self._refusal or _raw_problem(400, "http_invalid", msg)
-        # An answer to an earlier request is still to come, and this one would be taken for it.
-        if self.cycle is None or self.cycle.response_complete:
-            self.transport.write(refusal)
-        self.transport.close()
+        self._turn_away(self._refusal or _raw_problem(400, "http_invalid", msg))
 
     def look(self, now: float) -> None:
         """End the connection if what it owes has been too long in coming.
@@ -196,17 +205,26 @@ class GuardedProtocol(HttpToolsProtocol):
         sentence = f"The request's {part} did not come in time."
         self._refuse(408, "request_timeout", sentence)
 
-    def _refuse_header(self) -> None:
-        self._refuse(431, "header_too_large", self._header_sentence())
-
     def _header_sentence(self) -> str:
         return f"The head of a request may have {self._most_header_bytes} bytes."
 
     def _refuse(self, status: int, code: str, sentence: str) -> None:
+        self._turn_away(_raw_problem(status, code, sentence))
+
+    def _turn_away(self, refusal: bytes) -> None:
+        """Answer what is coming and not wanted, behind all that came before it, and close."""
+        if self._parting is not None:
+            return
         cycle = self.cycle
+        if self.pipeline or not (cycle is None or cycle.more_body or cycle.response_complete):
+            self._parting = refusal
+            if cycle.more_body:  # it waits there itself, and will never be whole
+                self.pipeline.popleft()
+                cycle.more_body = False
+            return
         if cycle is None or cycle.more_body != cycle.response_started:
             # Nothing was asked yet, all was answered, or the body that is coming awaits its answer.
-            self.transport.write(_raw_problem(status, code, sentence))
+            self.transport.write(refusal)
         self.transport.close()
 
 

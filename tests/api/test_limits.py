@@ -9,6 +9,7 @@ import threading
 import uuid
 
 import pytest
+import redis
 
 from app.api import connections
 from app.api.bodies import SLICE_BYTES
@@ -188,6 +189,38 @@ def test_a_head_without_end_is_refused_before_it_fills_the_memory(web, begin):
             assert client.answer() in {None, (431, "header_too_large"), (400, "http_invalid")}
         except OSError:
             return
+
+
+CHUNKED = b"POST /documents HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("rubbish", "code"),
+    [
+        (b"\x16\x03\x01 no HTTP\r\n\r\n", (400, "http_invalid")),
+        (b"GET /" + b"a" * 9_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n", (414, "url_too_long")),
+        (CHUNKED + b"no size\r\n", (400, "http_invalid")),
+    ],
+    ids=["no head", "url", "body"],
+)
+@pytest.mark.parametrize("before", [0, 1, 3])
+def test_what_came_before_rubbish_is_answered_first(web, caplog, before, rubbish, code):
+    with Client(web) as client:
+        client.send((head(len(DOCUMENT)) + DOCUMENT) * before + rubbish)
+        assert [client.answer() for _ in range(before)] == [(202, None)] * before
+        assert client.answer() == code
+        assert client.answer() is None
+    assert [one for one in caplog.records if one.levelname == "ERROR"] == []
+
+
+def test_what_came_before_a_head_without_end_is_answered_first(web, redis_url):
+    with Client(web) as client, redis.Redis.from_url(redis_url) as slow:
+        slow.execute_command("CLIENT", "PAUSE", 500, "WRITE")
+        client.send(head(len(DOCUMENT)) + DOCUMENT)
+        assert until(lambda: not any(one.idle for one in list(web.patrol._connections)), 5)
+        client.send(b"GET / HTTP/1.1\r\nX: " + b"a" * 40_000)
+        assert client.answer() == (202, None)
+        assert client.answer() == (431, "header_too_large")
 
 
 def test_trailers_without_end_are_refused(web):
