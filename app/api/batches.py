@@ -49,7 +49,8 @@ async def read_batch(
 ) -> Batch:
     """Count what has become of a batch or upload, also while it runs.
 
-    `intake` is `receiving` while more may come, `complete`, or says how an upload ended early.
+    `intake` is `receiving` while more may come, `complete`, or says how an upload ended early:
+    `cut_off` where the client left, or a minute behind the end of a process that was killed.
     `stale`: an older version than what is stored, or replaced by a later one of the same batch.
     """
     return await get_batch(

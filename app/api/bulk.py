@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import Literal
 from urllib.parse import parse_qs
 
@@ -35,7 +36,6 @@ from app.settings import Settings
 LOG = structlog.get_logger(__name__)
 PAUSE_SECONDS = 0.05
 """Of silence; then what has gathered goes its way instead of waiting for a full part."""
-CUT_OFF = "cut_off"
 
 
 class BulkOptions(BaseModel):
@@ -60,8 +60,6 @@ class PostBulk:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer when the stream has ended, or line by line while it goes on."""
         request = Request(scope)
-        # It may be a tap that drips; how long it may be silent is decided here.
-        scope.setdefault("state", {})[STREAMED] = True
         try:
             options = _options(scope)
             inflater = _inflater(request)
@@ -84,16 +82,18 @@ class PostBulk:
             self._limits,
             abort_on_error=options.on_error == "abort",
         )
+        # It may be a tap that drips; how long it may be silent is decided here.
+        scope.setdefault("state", {})[STREAMED] = upload.stop
+        renewing = asyncio.create_task(_renew(parts, batch_id))
         body = pieces(receive, pause_seconds=PAUSE_SECONDS, idle_seconds=self._idle_seconds)
-        state, stopped = CUT_OFF, None
+        stopped = None
         try:
             try:
                 await self._take_all(upload, _inflated(body, inflater, self._max_bytes))
             except Stopped as error:
                 stopped = error
-            state = stopped.code if stopped else batches.COMPLETE
             # Before the answer: who has it finds the batch complete.
-            await _end(parts, batch_id, state)
+            await _end(parts, batch_id, stopped.code if stopped else batches.COMPLETE)
             await answers.finish(
                 Summary(
                     batch_id=batch_id,
@@ -104,9 +104,10 @@ class PostBulk:
                 )
             )
         except ClientGone:
-            await _end(parts, batch_id, CUT_OFF)
+            await _end(parts, batch_id, batches.CUT_OFF)
             LOG.warning("bulk.cut_off", batch_id=str(batch_id), lines=upload.lines)
         finally:
+            renewing.cancel()
             upload.cancel()
             answers.close()
             await body.aclose()
@@ -121,8 +122,11 @@ class PostBulk:
         splitter = LineSplitter(self._max_line_bytes)
         try:
             async for piece in body:
-                if not piece:
+                if upload.stopping or not piece:
                     await upload.settle()
+                if upload.stopping:
+                    sentence = "This process is about to end; go on behind `lines`."
+                    raise Stopped(503, "shutting_down", sentence, retry_after_seconds=1)
                 for number, line in splitter.feed(piece):
                     await upload.take(number, line)
         except Idle:
@@ -186,8 +190,15 @@ def _inflater(request: Request) -> Inflater | None:
     raise EncodingUnsupported(encoding)
 
 
+async def _renew(parts: Parts, batch_id: uuid.UUID) -> None:
+    while True:
+        await asyncio.sleep(batches.RENEW_SECONDS)
+        with suppress(RedisError, OSError):
+            await batches.renew(parts.redis, parts.settings.redis_namespace, batch_id)
+
+
 async def _end(parts: Parts, batch_id: uuid.UUID, state: str) -> None:
-    """Say how the upload ended. If Redis is away, the batch stays `receiving` until forgotten."""
+    """Say how the upload ended. If Redis is away, the batch is soon silent, and so cut off."""
     try:
         await batches.end(parts.redis, parts.settings.redis_namespace, batch_id, state)
     except (RedisError, OSError) as error:

@@ -26,7 +26,9 @@ if TYPE_CHECKING:
 LOG = structlog.get_logger(__name__)
 ROUND_SECONDS = 1.0
 STREAMED = "docyard.streamed"
-"""Set in a request's state by a route that bounds the silences of its body itself."""
+"""Set in a request's state by a route that bounds the silences of its body itself: what ends it."""
+LAST_SECONDS = 10.0
+"""For bodies that are still coming when the process is to end; then as much is left to answer."""
 LINGER_SECONDS = 5.0
 """For a refused client to read why; then its connection is cut."""
 OWN_FILES = 100
@@ -157,6 +159,11 @@ class GuardedProtocol(HttpToolsProtocol):
             self.transport.write(self._parting)
             self.transport.close()
 
+    def shutdown(self) -> None:
+        """End behind the request that is under way, whose body must be there soon."""
+        super().shutdown()
+        self.loop.call_later(LAST_SECONDS, self._end_body)
+
     def send_400_response(self, msg: str) -> None:
         """Answer what cannot be understood, and close."""
         self._turn_away(self._refusal or _raw_problem(400, "http_invalid", msg))
@@ -210,6 +217,16 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def _refuse(self, status: int, code: str, sentence: str) -> None:
         self._turn_away(_raw_problem(status, code, sentence))
+
+    def _end_body(self) -> None:
+        cycle = self.cycle
+        if cycle is None or not cycle.more_body or cycle.response_complete:
+            return
+        if stop := cycle.scope["state"].get(STREAMED):
+            stop()
+            super().on_body(b"")  # wakes it
+        else:
+            self._refuse(503, "shutting_down", "This process is about to end; send it again.")
 
     def _turn_away(self, refusal: bytes) -> None:
         """Answer what is coming and not wanted, behind all that came before it, and close."""
@@ -295,7 +312,7 @@ def within_files(limits: ConnectionLimits) -> ConnectionLimits:
 
 
 def _raw_problem(status: int, code: str, sentence: str) -> bytes:
-    headers = {"Connection": "close"}
+    headers = {"Connection": "close"} | ({"Retry-After": "1"} if status == 503 else {})  # noqa: PLR2004  (HTTP)
     response = problem(status, code, sentence, request_id=uuid.uuid4().hex, headers=headers)
     lines = [name + b": " + value + b"\r\n" for name, value in response.raw_headers]
     return b"".join((STATUS_LINE[status], *lines, b"\r\n", bytes(response.body)))

@@ -186,7 +186,9 @@ def _post_bulk() -> dict[str, Any]:
             "413": _problem_response("Too many bytes; what came before was taken."),
             "415": _problem_response("The encoding is not understood."),
             "422": _problem_response("No line is valid, or one was not and `on_error=abort`."),
-            "503": _problem_response("The queue took nothing more for 30 s; go on behind `lines`."),
+            "503": _problem_response(
+                "The queue took nothing more for 30 s, or the process ends; go on behind `lines`."
+            ),
         },
     }
 

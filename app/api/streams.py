@@ -26,7 +26,7 @@ class BrokenStream(Exception):
 async def pieces(
     receive: Receive, *, pause_seconds: float, idle_seconds: float
 ) -> AsyncGenerator[bytes, None]:
-    """Yield a request's body as it arrives, and ``b""`` when the client makes a pause.
+    """Yield a request's body as it arrives, and ``b""`` when the client makes a pause, or may.
 
     Args:
         receive: of the request.
@@ -55,7 +55,7 @@ async def pieces(
         if message["type"] == "http.disconnect":
             raise ClientGone
         more = message.get("more_body", False)
-        if body := message.get("body", b""):
+        if (body := message.get("body", b"")) or more:
             yield body
 
 

@@ -92,6 +92,7 @@ class Upload:
             accepted or refused.
         accepted: documents that Redis has acknowledged.
         rejected: lines that were refused.
+        stopping: it is to end with what it has, and no longer to wait for room.
     """
 
     def __init__(
@@ -115,6 +116,7 @@ class Upload:
         self.lines = 0
         self.accepted = 0
         self.rejected = 0
+        self.stopping = False
         self._intake = intake
         self._batch = BatchPart(batch_id)
         self._answers = answers
@@ -161,6 +163,10 @@ class Upload:
         await self.flush()
         while self._under_way:
             await self._settle_first()
+
+    def stop(self) -> None:
+        """Ask that it end soon."""
+        self.stopping = True
 
     def cancel(self) -> None:
         """Stop waiting for Redis. Parts that are under way may or may not be taken."""
@@ -210,7 +216,7 @@ class Upload:
             try:
                 await self._intake.submit_many(documents, lane, self._batch)
             except Unavailable as error:
-                if loop.time() + pause > until:
+                if self.stopping or loop.time() + pause > until:
                     raise Stopped(
                         503, error.code, str(error), retry_after_seconds=error.retry_after_seconds
                     ) from None

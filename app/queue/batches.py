@@ -1,5 +1,8 @@
 """What Redis knows of a batch: how much of it was accepted, and whether more may come.
 
+An upload shows every few seconds that it goes on, by renewing how long Redis remembers its batch:
+a process that was killed could not say that it has ended.
+
 Counted inside the append, so it is as durable as the documents. A worker forgets it once every
 accepted document has been applied: from then on the sums in Postgres say the same.
 """
@@ -9,7 +12,6 @@ from __future__ import annotations
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import redis
 import redis.asyncio
@@ -19,7 +21,10 @@ from app.domain.errors import Unavailable
 from app.queue.append import BATCH_SECONDS
 from app.queue.names import Keys
 
-RECEIVING, COMPLETE = "receiving", "complete"
+RECEIVING, COMPLETE, CUT_OFF = "receiving", "complete", "cut_off"
+RENEW_SECONDS = 10.0
+SILENT_SECONDS = 60
+"""Without a sign of life, behind which an upload has ended; it may wait for Redis itself."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,14 +47,25 @@ async def read(client: redis.asyncio.Redis, namespace: str, batch_id: uuid.UUID)
     """
     key = Keys(namespace).batch(batch_id)
     try:
-        answer: list[Any] = await client.hmget(key, ["accepted", "ended"])
+        async with client.pipeline(transaction=True) as pipeline:
+            pipeline.hmget(key, ["accepted", "ended"])
+            pipeline.ttl(key)
+            (accepted, ended), seconds_left = await pipeline.execute()
     except (RedisError, OSError) as error:
         message = f"Redis cannot be reached ({type(error).__name__})."
         raise Unavailable(message) from error
-    accepted, ended = answer
     if accepted is None and ended is None:
         return None
-    return Taken(accepted=int(accepted or 0), state=ended.decode() if ended else RECEIVING)
+    if ended is not None:
+        state = ended.decode()
+    else:
+        state = RECEIVING if BATCH_SECONDS - seconds_left <= SILENT_SECONDS else CUT_OFF
+    return Taken(accepted=int(accepted or 0), state=state)
+
+
+async def renew(client: redis.asyncio.Redis, namespace: str, batch_id: uuid.UUID) -> None:
+    """Show that a batch is still being received."""
+    await client.expire(Keys(namespace).batch(batch_id), BATCH_SECONDS)
 
 
 async def end(

@@ -10,8 +10,12 @@ import time
 import uuid
 
 import pytest
+import redis
 
-from app.api import bulk_answers, upload
+from app.api import bulk_answers, connections, upload
+from app.queue import batches
+from app.queue.append import BATCH_SECONDS
+from app.queue.names import Keys
 from tests.acceptance.conftest import until
 from tests.api.test_batches import queued_documents
 
@@ -59,6 +63,9 @@ class Stream:
         piece = self._file.read(size)
         self._file.readline()
         return piece
+
+    def rest(self):
+        return self._file.read()
 
     def leave(self):
         self._socket.shutdown(socket.SHUT_RDWR)
@@ -210,6 +217,73 @@ def test_an_upload_that_is_cut_off_says_how_much_was_taken(web):
     assert (batch(web, one)["accepted"], batch(web, one)["intake"]) == (5, "complete")
 
 
+def test_a_batch_that_nobody_renews_is_cut_off(web, redis_url):
+    """Its process was killed, or could not say how it ended."""
+    one = uuid.uuid4()
+    stream = Stream(web, query=f"?id={one}")
+    stream.send(lines(3))
+    stream.status()
+    stream.piece()
+    assert batch(web, one)["intake"] == "receiving"
+    with redis.Redis.from_url(redis_url) as client:
+        key = Keys("docyard").batch(one)
+        client.expire(key, BATCH_SECONDS - batches.SILENT_SECONDS - 1)
+        assert (batch(web, one)["intake"], batch(web, one)["accepted"]) == ("cut_off", 3)
+    stream.send(lines(1))
+    stream.piece()
+    assert batch(web, one)["intake"] == "receiving"
+    stream.leave()
+
+
+def test_an_upload_of_which_nothing_comes_is_renewed(web, redis_url, monkeypatch):
+    monkeypatch.setattr(batches, "RENEW_SECONDS", 0.1)
+    one = uuid.uuid4()
+    stream = Stream(web, query=f"?id={one}")
+    stream.send(lines(3))
+    stream.status()
+    stream.piece()
+    with redis.Redis.from_url(redis_url) as client:
+        client.expire(Keys("docyard").batch(one), 5)
+        assert until(lambda: client.ttl(Keys("docyard").batch(one)) > 5, 5)
+    stream.leave()
+
+
+@pytest.mark.parametrize("accept", ["application/json", "application/x-ndjson"])
+def test_a_shutdown_ends_an_upload_with_the_count(
+    serve, database_url, redis_url, monkeypatch, caplog, accept
+):
+    monkeypatch.setattr(connections, "LAST_SECONDS", 0.1)
+    web, other = (serve(database_url=database_url, redis_url=redis_url) for _ in range(2))
+    one = uuid.uuid4()
+    stream = Stream(web, accept=accept, query=f"?id={one}")
+    stream.send(lines(3) + b'{"content": "half a li')
+    assert until(lambda: batch(other, one).get("accepted") == 3)
+    web._server.should_exit = True
+    if accept == "application/json":
+        assert stream.status() == 503
+        summary = json.loads(stream.rest())
+    else:
+        assert stream.status() == 200
+        stream.piece()
+        summary = json.loads(stream.piece())["summary"]
+    assert (summary["code"], summary["accepted"], summary["lines"]) == ("shutting_down", 3, 3)
+    assert batch(other, one)["intake"] == "shutting_down"
+    stream.leave()
+    assert [one for one in caplog.records if one.levelname == "ERROR"] == []
+
+
+def test_a_shutdown_ends_an_upload_that_waits_for_room(serve, database_url, redis_url, monkeypatch):
+    monkeypatch.setattr(connections, "LAST_SECONDS", 0.1)
+    web = serve(database_url=database_url, redis_url=redis_url, high_water_mark=1_000)
+    stream = Stream(web, accept="application/json")
+    stream.send(lines(1_000))
+    assert until(lambda: len(queued_documents(web, "ingest.bulk")) == 500)
+    web._server.should_exit = True
+    assert stream.status() == 503
+    assert json.loads(stream.rest())["accepted"] == 500
+    stream.leave()
+
+
 def test_a_client_that_falls_silent_is_answered_with_the_count(serve, database_url, redis_url):
     web = serve(database_url=database_url, redis_url=redis_url, upload_idle_seconds=0.5)
     stream = Stream(web, accept="application/json")
@@ -227,8 +301,6 @@ def test_a_full_queue_slows_the_upload_down_and_it_goes_on_by_itself(
     body = lines(3_000)
     thread = threading.Thread(target=lambda: done.append(post(web, body, NDJSON)))
     thread.start()
-    import redis
-
     client = redis.Redis.from_url(redis_url)
     until(lambda: int(client.hget("docyard:queued", "ingest.bulk") or 0) >= 500)
     while not done:

@@ -145,6 +145,17 @@ def test_a_body_that_is_slow_but_not_too_slow_is_taken(serve, database_url, redi
         assert client.answer() == (202, None)
 
 
+def test_a_body_that_is_still_coming_at_a_shutdown_is_refused(web, monkeypatch, caplog):
+    monkeypatch.setattr(connections, "LAST_SECONDS", 0.1)
+    with Client(web) as client:
+        client.send(head(len(DOCUMENT)) + DOCUMENT[:-1])
+        assert until(lambda: not any(one.idle for one in list(web.patrol._connections)), 5)
+        web._server.should_exit = True
+        assert client.answer() == (503, "shutting_down")
+    assert web.queued() == {}
+    assert [one for one in caplog.records if one.levelname == "ERROR"] == []
+
+
 def test_an_upload_may_drip(quick):
     body = b'{"content":"a"}\n{"content":"b"}\n'
     with Client(quick) as client:

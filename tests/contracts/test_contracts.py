@@ -112,7 +112,7 @@ def test_every_problem_is_documented():
     codes = {kind.code for kind in STATUS} - {"error"}
     codes |= {"unauthorized", "anonymous_refused", "body_too_large", "internal_error"}
     codes |= {"method_not_allowed", "header_too_large", "http_invalid", "request_timeout"}
-    codes |= {"too_many_connections", "url_too_long"}
+    codes |= {"shutting_down", "too_many_connections", "url_too_long"}
     assert [code for code in sorted(codes) if f"## {code.replace('_', '-')}\n" not in page] == []
 
 
