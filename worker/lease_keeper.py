@@ -66,10 +66,8 @@ class LeaseKeeper:
         return not self.lost and self._loop.time() < self._sure_until
 
     async def release(self) -> None:
-        """Let go of the lease, if it is still ours."""
+        """Let go of the lease; under an old epoch that changes nothing."""
         self._task.cancel()
-        if self.lost:
-            return
         try:
             await self._outbox.release(self._lease, self._throttle(), self._unnoted())
         except Exception as error:  # noqa: BLE001  (it runs out by itself)

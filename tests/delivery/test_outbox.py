@@ -34,3 +34,17 @@ def test_a_destination_that_is_released_while_it_is_renewed_is_forgotten(yard):
     outbox.close()
     assert yard.runtime(destination).holder is None
     assert outbox._configured._known == {}
+
+
+def test_a_destination_whose_lease_is_lost_is_forgotten(yard, make_delivery, receiver):
+    delivery = make_delivery(lease_seconds=0.6)
+    receiver.hangs()
+    destination = yard.destination(receiver.url)
+    yard.one(destination)
+    delivery.deliver(destination)
+    wait_until(lambda: receiver.in_flight == 1)
+    outbox = delivery.pump._parts.outbox
+    assert list(outbox._configured._known) == [destination.id]
+    yard.execute("UPDATE destination_runtime SET epoch = epoch + 1, holder = 'another'")
+    delivery.wait_until_idle()
+    assert outbox._configured._known == {}
