@@ -149,7 +149,7 @@ class Holder:
             lease,
             parts.outbox,
             throttle=self._throttle_state,
-            health=lambda: self._settling.observed,
+            settling=self._settling,
             on_renewed=self._on_renewed,
             on_lost=self._on_lost,
         )

@@ -8,10 +8,11 @@ from collections.abc import Callable
 import structlog
 
 from app.domain.destinations import Destination
-from app.domain.health import Observed
+from app.domain.health import FINE, Observed
 from app.domain.throttle import ThrottleState
-from app.storage.leases import Lease
+from app.storage.leases import Lease, Renewed
 from worker.outbox import Outbox
+from worker.settling import Settling
 
 LOG = structlog.get_logger(__name__)
 
@@ -33,7 +34,7 @@ class LeaseKeeper:
         outbox: Outbox,
         *,
         throttle: Callable[[], ThrottleState],
-        health: Callable[[], Observed | None],
+        settling: Settling,
         on_renewed: Callable[[Destination | None], None],
         on_lost: Callable[[], None],
     ) -> None:
@@ -43,7 +44,7 @@ class LeaseKeeper:
             lease: taken a moment ago.
             outbox: asked to renew.
             throttle: what is to be kept with the lease.
-            health: likewise; None where it does not count any more.
+            settling: has the health, likewise.
             on_renewed: hears the destination's present configuration, None for a deleted one.
             on_lost: called once, when there is nothing to keep any more.
         """
@@ -52,7 +53,7 @@ class LeaseKeeper:
         self._outbox = outbox
         self._lease_seconds = outbox.lease_seconds
         self._throttle = throttle
-        self._health = health
+        self._settling = settling
         self._noted = lease.health
         self._on_renewed = on_renewed
         self._on_lost = on_lost
@@ -96,16 +97,28 @@ class LeaseKeeper:
         except Exception as error:  # noqa: BLE001  (what is not certain is not relied on)
             self._log("lease.renew_failed", error=str(error))
             return min(LONGEST_RETRY_SECONDS, self._lease_seconds / 3)
-        self.lost = not renewal.kept
+        self.lost = renewal.kept is None
         if renewal.kept:
-            self._noted = unnoted.health if unnoted else self._noted
+            self._take_note(unnoted, renewal.kept)
             self._sure_until = began_at + self._lease_seconds
             self._on_renewed(renewal.destination)
         return self._lease_seconds / 3
 
+    def _take_note(self, written: Observed | None, found: Renewed) -> None:
+        """Keep in mind what is written, unless somebody has begun anew in between."""
+        goes_on = written is None or written.goes_on
+        if goes_on and found.failing_since != self._noted.failing_since:
+            self._noted = FINE
+            self._settling.begin_anew()
+        elif written:
+            self._noted = written.health
+
     def _unnoted(self) -> Observed | None:
-        observed = self._health()
-        return None if observed is None or observed.health == self._noted else observed
+        observed = self._settling.observed
+        if observed is None or observed.health == self._noted:
+            return None
+        since = self._noted.failing_since
+        return observed._replace(goes_on=observed.health.failing_since == since)
 
     def _log(self, event: str, **facts: str) -> None:
         LOG.warning(event, destination_id=str(self._lease.destination_id), **facts)

@@ -35,7 +35,7 @@ from app.storage.configured import ConfiguredDestinations
 from app.storage.deliveries import DeliveryKey, DeliveryResult
 from app.storage.due import DuePage, Selection
 from app.storage.engine import transaction
-from app.storage.leases import Lease
+from app.storage.leases import Lease, Renewed
 
 LOG = structlog.get_logger(__name__)
 T = TypeVar("T")
@@ -67,9 +67,9 @@ class Reading(NamedTuple):
 
 
 class Renewal(NamedTuple):
-    """Whether the lease is still ours, and the destination as it is configured now."""
+    """What the lease's row says, None when it is not ours, and the destination as it is now."""
 
-    kept: bool
+    kept: Renewed | None
     destination: Destination | None
 
 
@@ -273,9 +273,7 @@ class Outbox:
         if known is None:
             return
         now = datetime.now(UTC)
-        if change := health.note(
-            connection, lease, known.health, url=known.url, now=now, rules=self._rules
-        ):
+        if change := health.note(connection, lease, known, now=now, rules=self._rules):
             LOG.warning(
                 "destination.changed",
                 change=change.value,

@@ -91,6 +91,10 @@ class Settling:
         """The health, and whose it is; None behind ``disregard``."""
         return None if self._disregarded else Observed(self.health, self._url)
 
+    def begin_anew(self) -> None:
+        """Count from nothing: the destination was paused and resumed, perhaps, since we looked."""
+        self.health = FINE
+
     def disregard(self) -> None:
         """Count nothing more: the destination is paused, disabled or gone.
 

@@ -77,10 +77,16 @@ FINE = Health()
 
 
 class Observed(NamedTuple):
-    """A destination's health, and the URL whose receiver it is of: None before anything is sent."""
+    """A destination's health, as its holder has it.
+
+    Attributes:
+        url: whose receiver it is of, None before anything is sent.
+        goes_on: whether these are the failures in a row that were noted last, and more of them.
+    """
 
     health: Health
-    url: str | None
+    url: str | None = None
+    goes_on: bool = False
 
 
 class Runtime(NamedTuple):

@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
-from app.domain.health import Change, Health, HealthRules, change_of
+from app.domain.health import Change, Health, HealthRules, Observed, change_of
 from app.domain.operational_events import OperationalEventType
 from app.storage import destinations, operational_events
 from app.storage.leases import Lease, health_of
@@ -23,9 +23,8 @@ _EVENTS = {
 def note(
     connection: Connection,
     lease: Lease,
-    health: Health,
+    known: Observed,
     *,
-    url: str | None = None,
     now: datetime,
     rules: HealthRules,
 ) -> Change | None:
@@ -34,12 +33,12 @@ def note(
     Args:
         connection: within a transaction.
         lease: of the holder; under an old epoch nothing is written.
-        health: as the holder has it.
-        url: whose receiver that is of; when there is another one by now, nothing is written. None
-            where nothing was sent yet.
+        known: as the holder has it. When it is of another URL by now, or goes on from failures that
+            were forgotten, nothing is written.
         now: by the holder's clock.
         rules: when what is told.
     """
+    health, url, goes_on = known
     values = {
         "tenant_id": lease.tenant_id,
         "destination_id": lease.destination_id,
@@ -56,6 +55,8 @@ def note(
     if row is None or (url is not None and not _is_still_at(connection, lease, url)):
         return None
     before = health_of(row)
+    if goes_on and before.failing_since != health.failing_since:
+        return None
     change = change_of(before, health, rules, now)
     is_same = before.failing_since == health.failing_since
     connection.execute(

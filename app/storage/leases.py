@@ -8,7 +8,8 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from datetime import datetime
+from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 from sqlalchemy import Connection, Row, text
@@ -56,6 +57,16 @@ class Lease:
         Then it is sent one request at a time, and each is counted before it is made.
         """
         return self.lost_leases >= SUSPECT_FROM_LOST_LEASES
+
+
+class Renewed(NamedTuple):
+    """What a lease's row says behind its renewal.
+
+    Attributes:
+        failing_since: as noted; None when nothing was, or when it was forgotten.
+    """
+
+    failing_since: datetime | None
 
 
 def acquire(
@@ -109,8 +120,8 @@ def renew(
     lease: Lease,
     ttl_seconds: float,
     throttle: ThrottleState | None = None,
-) -> bool:
-    """Prolong the lease; False when another epoch has begun.
+) -> Renewed | None:
+    """Prolong the lease; None when another epoch has begun.
 
     Args:
         connection: in a transaction.
@@ -118,19 +129,17 @@ def renew(
         ttl_seconds: from now.
         throttle: what was found out, None to leave it as it was.
     """
-    return (
-        connection.execute(
-            text(
-                "UPDATE destination_runtime"  # noqa: S608  (constants only)
-                " SET lease_expires_at = clock_timestamp() + make_interval(secs => :ttl)"
-                f"{_THROTTLE if throttle else ''}"
-                " WHERE tenant_id = :tenant_id AND destination_id = :destination_id"
-                " AND epoch = :epoch AND holder IS NOT NULL RETURNING 1"
-            ),
-            {**_key(lease), "ttl": ttl_seconds, **_values(throttle)},
-        ).one_or_none()
-        is not None
-    )
+    row = connection.execute(
+        text(
+            "UPDATE destination_runtime"  # noqa: S608  (constants only)
+            " SET lease_expires_at = clock_timestamp() + make_interval(secs => :ttl)"
+            f"{_THROTTLE if throttle else ''}"
+            " WHERE tenant_id = :tenant_id AND destination_id = :destination_id"
+            " AND epoch = :epoch AND holder IS NOT NULL RETURNING failing_since"
+        ),
+        {**_key(lease), "ttl": ttl_seconds, **_values(throttle)},
+    ).one_or_none()
+    return None if row is None else Renewed(*row)
 
 
 def release(connection: Connection, lease: Lease, throttle: ThrottleState | None = None) -> None:

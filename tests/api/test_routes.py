@@ -17,7 +17,7 @@ import pytest
 from app.api.access import Access
 from app.api.documents import wait_preference
 from app.domain.documents import DEFAULT_TENANT
-from app.domain.health import Health, HealthRules
+from app.domain.health import Health, HealthRules, Observed
 from app.domain.throttle import ThrottleState
 from app.settings import Settings
 from app.storage import health, leases
@@ -338,7 +338,7 @@ def test_enabling_resuming_and_moving_a_destination_begin_anew(web, database_url
             lease = leases.acquire(connection, DEFAULT_TENANT, destination_id, "me", 15)
             now = datetime.now(UTC)
             row = Health(failing_since=now, failures=3, last_error="HTTP 500")
-            health.note(connection, lease, row, now=now, rules=HealthRules())
+            health.note(connection, lease, Observed(row), now=now, rules=HealthRules())
             leases.release(connection, lease)
         shown = web.ask("GET", at).json
         assert shown["health"].items() >= {"failures": 3, "last_error": "HTTP 500"}.items()

@@ -9,7 +9,7 @@ from aiohttp import web
 
 from app.domain.destinations import DestinationChanges
 from app.domain.documents import DEFAULT_TENANT
-from app.domain.health import Health, HealthRules
+from app.domain.health import Health, HealthRules, Observed
 from app.services.destinations import change_destination
 from app.storage import destinations, health, leases
 from app.storage.engine import transaction
@@ -67,7 +67,7 @@ def test_failures_of_the_url_before_do_not_count_against_the_next(
     with transaction(yard.engine) as connection:
         lease = leases.acquire(connection, DEFAULT_TENANT, destination.id, "me", 0.001)
         row = Health(failing_since=LONG_AGO, failures=18, last_error="HTTP 500", told=True)
-        health.note(connection, lease, row, now=LONG_AGO, rules=HealthRules())
+        health.note(connection, lease, Observed(row), now=LONG_AGO, rules=HealthRules())
         leases.release(connection, lease)
     yard.one(destination)
     delivery.deliver(destination)
@@ -92,7 +92,7 @@ def test_failures_that_are_written_behind_the_change_do_not_count_either(
     with transaction(yard.engine) as connection:
         lease = leases.acquire(connection, DEFAULT_TENANT, destination.id, "me", 0.001)
         row = Health(failing_since=LONG_AGO, failures=19, last_error="HTTP 500", told=True)
-        health.note(connection, lease, row, now=LONG_AGO, rules=HealthRules())
+        health.note(connection, lease, Observed(row), now=LONG_AGO, rules=HealthRules())
         leases.release(connection, lease)
     yard.one(destination)
     delivery.deliver(destination)
@@ -116,7 +116,7 @@ def test_a_destination_that_is_enabled_again_is_not_disabled_by_what_came_before
     with transaction(yard.engine) as connection:
         lease = leases.acquire(connection, DEFAULT_TENANT, destination.id, "me", 0.001)
         row = Health(failing_since=LONG_AGO, failures=19, last_error="HTTP 500", told=True)
-        health.note(connection, lease, row, now=LONG_AGO, rules=HealthRules())
+        health.note(connection, lease, Observed(row), now=LONG_AGO, rules=HealthRules())
         leases.release(connection, lease)
     released = asyncio.Event()
 
@@ -136,6 +136,35 @@ def test_a_destination_that_is_enabled_again_is_not_disabled_by_what_came_before
     delivery.wait_until_idle()
     assert is_enabled(yard, destination)
     assert yard.runtime(destination).failures == 0
+
+
+@pytest.mark.parametrize(("looks", "failures"), [(0, 0), (2, 1)])
+def test_a_pause_that_ends_between_two_looks_begins_anew_too(
+    yard, make_delivery, receiver, looks, failures
+):
+    """Failures count from the first that is heard of behind it; of the one before nothing stays."""
+    delivery = make_delivery(lease_seconds=0.6 if looks else 60)
+    release = receiver.hangs()
+    destination = yard.destination(receiver.url)
+    with transaction(yard.engine) as connection:
+        lease = leases.acquire(connection, DEFAULT_TENANT, destination.id, "me", 0.001)
+        row = Health(failing_since=LONG_AGO, failures=19, last_error="HTTP 500", told=True)
+        health.note(connection, lease, Observed(row), now=LONG_AGO, rules=HealthRules())
+        leases.release(connection, lease)
+    yard.one(destination)
+    delivery.deliver(destination)
+    wait_until(lambda: receiver.received)
+    with transaction(yard.engine) as connection:
+        known = destinations.get(connection, DEFAULT_TENANT, destination.id, lock=True)
+        destinations.update(connection, replace(known, paused_at=datetime.now(UTC)))
+        destinations.update(connection, known)
+        health.forget(connection, DEFAULT_TENANT, destination.id)
+    for _ in range(looks):
+        wait_for_renewal(yard, destination)
+    release(500)
+    delivery.wait_until_idle()
+    assert is_enabled(yard, destination)
+    assert yard.runtime(destination).failures == failures
 
 
 def test_a_shorter_schedule_ends_what_has_had_more_attempts(yard, delivery, receiver):

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from app.domain.documents import DEFAULT_TENANT
-from app.domain.health import Change, Health, HealthRules
+from app.domain.health import Change, Health, HealthRules, Observed
 from app.storage import destinations, health, leases
 from app.storage.engine import transaction
 from tests.delivery.conftest import wait_until
@@ -26,7 +26,7 @@ def note(yard, destination, health_, *, now=None):
     with transaction(yard.engine) as connection:
         lease = leases.acquire(connection, DEFAULT_TENANT, destination.id, "me", 0.001)
         return health.note(
-            connection, lease, health_, now=now or datetime.now(UTC), rules=HealthRules()
+            connection, lease, Observed(health_), now=now or datetime.now(UTC), rules=HealthRules()
         )
 
 
@@ -64,7 +64,7 @@ def test_failing_is_told_once_and_recovering_when_it_was(yard, delivery, receive
     with transaction(yard.engine) as connection:
         lease = leases.acquire(connection, DEFAULT_TENANT, watched.id, "me", 0.001)
         row = Health(failing_since=since, failures=4, last_error="HTTP 503")
-        health.note(connection, lease, row, now=datetime.now(UTC), rules=HealthRules())
+        health.note(connection, lease, Observed(row), now=datetime.now(UTC), rules=HealthRules())
         leases.release(connection, lease)
     for _ in range(2):
         yard.execute("UPDATE deliveries SET due_at = now() WHERE event_type IS NULL")
@@ -92,7 +92,7 @@ def test_days_of_nothing_but_failures_disable_and_lose_nothing(yard, delivery, r
     with transaction(yard.engine) as connection:
         lease = leases.acquire(connection, DEFAULT_TENANT, watched.id, "me", 0.001)
         row = Health(failing_since=LONG_AGO, failures=19, last_error="HTTP 500", told=True)
-        health.note(connection, lease, row, now=LONG_AGO, rules=HealthRules())
+        health.note(connection, lease, Observed(row), now=LONG_AGO, rules=HealthRules())
         leases.release(connection, lease)
     delivery.deliver(watched)
     delivery.wait_until_idle()
@@ -120,7 +120,7 @@ def test_under_an_old_epoch_nothing_is_told(yard, watched):
         leases.acquire(connection, DEFAULT_TENANT, watched.id, "another", 60)
         dead = Health(failing_since=LONG_AGO, failures=30, last_error="x")
         now = datetime.now(UTC)
-        assert health.note(connection, old, dead, now=now, rules=HealthRules()) is None
+        assert health.note(connection, old, Observed(dead), now=now, rules=HealthRules()) is None
     assert told(yard) == []
     assert yard.runtime(watched).failures == 0
 
