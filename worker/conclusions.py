@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, NamedTuple, Protocol
 
 from app.domain.attempts import Trace
@@ -22,6 +22,7 @@ from app.domain.deliveries import (
 from app.domain.destinations import Destination
 from app.storage.deliveries import DeliveryKey, DeliveryResult
 from app.storage.due import DueDelivery
+from worker.clock import own_time
 
 
 class Attempted(NamedTuple):
@@ -39,18 +40,17 @@ class Moment(NamedTuple):
     chance: float
 
 
-def _now() -> datetime:
-    return datetime.now(UTC)
-
-
 class Conclusions:
-    """Draws them by a destination's policy; ``policy`` is the usual one."""
+    """Draws them by a destination's policy.
+
+    ``policy`` is the usual one, ``now`` tells the time by which things are due: the database's.
+    """
 
     def __init__(
         self,
         policy: RetryPolicy,
         *,
-        now: Callable[[], datetime] = _now,
+        now: Callable[[], datetime] = own_time,
         random: Callable[[], float] = random.random,
     ) -> None:
         self.policy = policy

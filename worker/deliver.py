@@ -32,7 +32,14 @@ def deliver(resources: DeliveryResources, tenant_id: int, destination_id: uuid.U
     engine, pump = resources.engine, resources.pump
     if pump.ring(tenant_id, destination_id):
         return
-    lease = acquire(engine, tenant_id, destination_id, pump.name, pump.options.lease_seconds)
+    lease = acquire(
+        engine,
+        tenant_id,
+        destination_id,
+        holder=pump.name,
+        ttl_seconds=pump.options.lease_seconds,
+        clock=pump.options.clock,
+    )
     if lease is not None and not pump.hand_over(lease):
         with transaction(engine, durable=False) as connection:
             leases.release(connection, lease)

@@ -8,7 +8,7 @@ import uuid
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import partial
 from typing import NamedTuple, Protocol, TypeVar
 
@@ -36,6 +36,7 @@ from app.storage.deliveries import DeliveryKey, DeliveryResult
 from app.storage.due import DuePage, Selection
 from app.storage.engine import transaction
 from app.storage.leases import Lease, Renewed
+from worker.clock import DatabaseClock
 
 LOG = structlog.get_logger(__name__)
 T = TypeVar("T")
@@ -87,11 +88,13 @@ class Outbox:
         *,
         lease_seconds: float,
         rules: HealthRules | None = None,
+        clock: DatabaseClock | None = None,
     ) -> None:
         self._engine = engine
         self._doorbell = doorbell
         self.lease_seconds = lease_seconds
         self._rules = rules or HealthRules()
+        self._clock = clock or DatabaseClock()
         self._work = ThreadPoolExecutor(WORK_THREADS, thread_name_prefix="outbox")
         self._leases = ThreadPoolExecutor(LEASE_THREADS, thread_name_prefix="leases")
         self._configured = ConfiguredDestinations()
@@ -221,7 +224,14 @@ class Outbox:
         """Take the lease, if it is free."""
 
         def work() -> Lease | None:
-            return acquire(self._engine, tenant_id, destination_id, holder, self.lease_seconds)
+            return acquire(
+                self._engine,
+                tenant_id,
+                destination_id,
+                holder=holder,
+                ttl_seconds=self.lease_seconds,
+                clock=self._clock,
+            )
 
         return await self._in(self._leases, work)
 
@@ -238,6 +248,7 @@ class Outbox:
             with transaction(self._engine, durable=False) as connection:
                 kept = leases.renew(connection, lease, self.lease_seconds, throttle)
                 if kept:
+                    self._clock.hear(kept.at)
                     self._note(connection, lease, known)
                 destination = self._configured.get(
                     connection, lease.tenant_id, lease.destination_id
@@ -272,7 +283,7 @@ class Outbox:
     def _note(self, connection: Connection, lease: Lease, known: Observed | None) -> None:
         if known is None:
             return
-        now = datetime.now(UTC)
+        now = self._clock.now()
         if change := health.note(connection, lease, known, now=now, rules=self._rules):
             LOG.warning(
                 "destination.changed",
@@ -297,8 +308,17 @@ class Outbox:
 
 
 def acquire(
-    engine: Engine, tenant_id: int, destination_id: uuid.UUID, holder: str, ttl_seconds: float
+    engine: Engine,
+    tenant_id: int,
+    destination_id: uuid.UUID,
+    *,
+    holder: str,
+    ttl_seconds: float,
+    clock: DatabaseClock,
 ) -> Lease | None:
-    """Take a destination's lease from any thread, if it is free."""
+    """Take a destination's lease from any thread, if it is free; the clock hears the time."""
     with transaction(engine, durable=False) as connection:
-        return leases.acquire(connection, tenant_id, destination_id, holder, ttl_seconds)
+        lease = leases.acquire(connection, tenant_id, destination_id, holder, ttl_seconds)
+        if lease is not None:
+            clock.hear(lease.acquired_at)
+        return lease

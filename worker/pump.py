@@ -33,6 +33,7 @@ from app.domain.vault import Vault
 from app.settings import Settings
 from app.storage.leases import Lease
 from worker.attempts import Attempts
+from worker.clock import DatabaseClock
 from worker.conclusions import Attempting, Conclusions
 from worker.connections import SOCKET_SHARE
 from worker.holder import Bell, Ending, Holder, HolderParts
@@ -68,6 +69,7 @@ class PumpOptions:
         policy: how long to go on.
         vault: decrypts secrets and credentials.
         source: of CloudEvents: who sends.
+        clock: of the database that says what is due.
     """
 
     concurrency: int = 50
@@ -77,6 +79,7 @@ class PumpOptions:
     policy: RetryPolicy = field(default_factory=RetryPolicy)
     vault: Vault = field(default_factory=Vault)
     source: str = DEFAULT_SOURCE
+    clock: DatabaseClock = field(default_factory=DatabaseClock)
 
     @classmethod
     def of(cls, settings: Settings) -> Self:
@@ -96,8 +99,9 @@ OpenAttempts = Callable[[PumpOptions], AbstractAsyncContextManager[Attempting]]
 @asynccontextmanager
 async def webhook_attempts(options: PumpOptions) -> AsyncIterator[Attempting]:
     """Open what sends webhooks."""
-    async with Sender(options.allowed) as sender:
-        yield Attempts(sender, Targets(options.vault, options.source), Conclusions(options.policy))
+    conclusions = Conclusions(options.policy, now=options.clock.now)
+    async with Sender(options.allowed, now=options.clock.now) as sender:
+        yield Attempts(sender, Targets(options.vault, options.source), conclusions)
 
 
 @dataclass(slots=True)
@@ -213,7 +217,12 @@ class Pump:
         options = self.options
         self._loop = asyncio.get_running_loop()
         self._stop = asyncio.Event()
-        outbox = Outbox(self._engine, self._doorbell, lease_seconds=options.lease_seconds)
+        outbox = Outbox(
+            self._engine,
+            self._doorbell,
+            lease_seconds=options.lease_seconds,
+            clock=options.clock,
+        )
         async with self._attempting(options) as attempts:
             self._parts = HolderParts(
                 outbox=outbox,

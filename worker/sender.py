@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import ssl
 import time
-from collections.abc import Sequence
-from datetime import UTC, datetime
+from collections.abc import Callable, Sequence
+from datetime import datetime
 from types import TracebackType
 from typing import Self
 
@@ -19,6 +19,7 @@ from app.domain.deliveries import Outcome, OutcomeKind, classify_response
 from app.domain.envelopes import Payload
 from app.domain.text import clean
 from worker.answers import describe, kept_body, kept_headers
+from worker.clock import own_time
 from worker.connections import Connections
 from worker.exchange import Answer, AnswerUnreadable, NoAnswer
 from worker.resolver import AddressRefused, Names, NameUnresolved, VettedResolver
@@ -30,14 +31,22 @@ LOG = structlog.get_logger(__name__)
 class Sender:
     """Sends to all destinations; use it as a context on the running loop."""
 
-    def __init__(self, allowed: Sequence[Network] = (), *, names: Names | None = None) -> None:
+    def __init__(
+        self,
+        allowed: Sequence[Network] = (),
+        *,
+        names: Names | None = None,
+        now: Callable[[], datetime] = own_time,
+    ) -> None:
         """Prepare; nothing is opened before the first request.
 
         Args:
             allowed: private networks that destinations may live in.
             names: asked for addresses; c-ares unless given.
+            now: tells the time by which a date in ``Retry-After`` is read.
         """
         self._loop = asyncio.get_running_loop()
+        self._now = now
         self._resolver = VettedResolver(allowed, names=names)
         self._connections = Connections(self._resolver)
 
@@ -69,7 +78,7 @@ class Sender:
         except Exception as error:  # an unknown failure is one of this delivery
             LOG.exception("delivery.send_failed", host=target.origin.host)
             return _failure(error, target, trace)
-        return _outcome(answer, trace)
+        return _outcome(answer, trace, self._now())
 
     async def _exchange(
         self, target: Target, request: bytes, deadline: float, trace: Trace
@@ -89,7 +98,7 @@ class Sender:
         return answer
 
 
-def _outcome(answer: Answer, trace: Trace) -> Outcome:
+def _outcome(answer: Answer, trace: Trace, now: datetime) -> Outcome:
     duration = trace.ended()
     trace.headers, encoding = kept_headers(answer)
     trace.body = body = kept_body(answer, encoding)
@@ -103,7 +112,7 @@ def _outcome(answer: Answer, trace: Trace) -> Outcome:
         kind=classify_response(answer.status, headers),
         status=answer.status,
         error=describe(answer, body),
-        retry_after_seconds=parse_retry_after(retry_after, datetime.now(UTC)),
+        retry_after_seconds=parse_retry_after(retry_after, now),
         duration_seconds=duration,
         trace=trace,
     )

@@ -34,6 +34,7 @@ class Lease:
 
     Attributes:
         epoch: fencing token; rises with every acquisition.
+        acquired_at: by the database's clock.
         lost_leases: how many holders in a row went silent before this one. From two on, something
             about this destination may be killing its holders.
         throttle: what the last holder left, None when there was none.
@@ -46,6 +47,7 @@ class Lease:
     holder: str
     epoch: int
     lost_leases: int
+    acquired_at: datetime
     throttle: ThrottleState | None = None
     health: Health = FINE
     blocked_reason: str | None = None
@@ -63,9 +65,11 @@ class Renewed(NamedTuple):
     """What a lease's row says behind its renewal.
 
     Attributes:
+        at: when that was, by the database's clock.
         failing_since: as noted; None when nothing was, or when it was forgotten.
     """
 
+    at: datetime
     failing_since: datetime | None
 
 
@@ -90,8 +94,9 @@ def acquire(
             "  ELSE LEAST(r.lost_leases + 1, 1000) END"
             " WHERE (r.holder IS NULL OR r.lease_expires_at < clock_timestamp())"
             " AND (r.blocked_until IS NULL OR r.blocked_until < clock_timestamp())"
-            " RETURNING epoch, lost_leases, blocked_reason, concurrency_limit, concurrency_reason,"
-            " concurrency_memory, failing_since, failures, last_error, failing_told,"
+            " RETURNING clock_timestamp() AS acquired_at, epoch, lost_leases, blocked_reason,"
+            " concurrency_limit, concurrency_reason, concurrency_memory,"
+            " failing_since, failures, last_error, failing_told,"
             " EXTRACT(EPOCH FROM rate_paid_at - clock_timestamp())::float8 AS debt"
         ),
         {
@@ -109,6 +114,7 @@ def acquire(
         holder=holder,
         epoch=row.epoch,
         lost_leases=row.lost_leases,
+        acquired_at=row.acquired_at,
         throttle=_throttle(row),
         health=health_of(row),
         blocked_reason=row.blocked_reason,
@@ -135,7 +141,8 @@ def renew(
             " SET lease_expires_at = clock_timestamp() + make_interval(secs => :ttl)"
             f"{_THROTTLE if throttle else ''}"
             " WHERE tenant_id = :tenant_id AND destination_id = :destination_id"
-            " AND epoch = :epoch AND holder IS NOT NULL RETURNING failing_since"
+            " AND epoch = :epoch AND holder IS NOT NULL"
+            " RETURNING clock_timestamp(), failing_since"
         ),
         {**_key(lease), "ttl": ttl_seconds, **_values(throttle)},
     ).one_or_none()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
+from datetime import UTC, datetime
 
 from app.storage.leases import Lease
 from tests.delivery.test_workload import due
@@ -29,7 +30,14 @@ class SlowOutbox:
 def test_what_ends_while_it_is_parked_keeps_nothing_else_from_being_given_back():
     async def run():
         outbox = SlowOutbox()
-        lease = Lease(tenant_id=1, destination_id=uuid.uuid4(), holder="me", epoch=1, lost_leases=0)
+        lease = Lease(
+            tenant_id=1,
+            destination_id=uuid.uuid4(),
+            holder="me",
+            epoch=1,
+            lost_leases=0,
+            acquired_at=datetime.now(UTC),
+        )
         suspended = Suspended(lease, outbox)
         ended, waiting = due(1), due(2)
         suspended.add(ended)

@@ -29,7 +29,12 @@ def result(seq):
 
 def lease(number=1):
     return Lease(
-        tenant_id=1, destination_id=uuid.UUID(int=number), holder="h", epoch=1, lost_leases=0
+        tenant_id=1,
+        destination_id=uuid.UUID(int=number),
+        holder="h",
+        epoch=1,
+        lost_leases=0,
+        acquired_at=datetime.now(UTC),
     )
 
 

@@ -38,9 +38,9 @@ def target(url, timeout_seconds=5.0):
     return Targets().of(replace(DESTINATION, url=url, timeout_seconds=timeout_seconds))
 
 
-def send(url, *, timeout_seconds=5.0, allowed=(LOOPBACK,), names=None):
+def send(url, *, timeout_seconds=5.0, allowed=(LOOPBACK,), **options):
     async def run():
-        async with Sender(allowed, names=names) as sender:
+        async with Sender(allowed, **options) as sender:
             return await sender.send(target(url, timeout_seconds), "msg_1", PAYLOAD)
 
     return uvloop.run(run())
@@ -80,6 +80,12 @@ def test_a_throttling_receiver_is_heard(receiver):
     receiver.answers(429, Retry_After="17")
     outcome = send(receiver.url)
     assert (outcome.kind, outcome.retry_after_seconds) == (OutcomeKind.THROTTLED, 17)
+
+
+def test_a_date_in_retry_after_is_read_by_the_clock_that_due_times_are_of(receiver):
+    receiver.answers(429, Retry_After="Sat, 21 Nov 2026 12:01:00 GMT")
+    outcome = send(receiver.url, now=lambda: datetime(2026, 11, 21, 12, tzinfo=UTC))
+    assert outcome.retry_after_seconds == 60
 
 
 def test_cookies_are_not_kept(receiver):

@@ -72,7 +72,9 @@ def make_parts(
     @asynccontextmanager
     async def attempting(options: PumpOptions) -> AsyncIterator[Attempting]:
         calls = Calls(engine, doorbell.ring)
-        attempts = CollectorAttempts(host, calls, Conclusions(options.policy))
+        attempts = CollectorAttempts(
+            host, calls, Conclusions(options.policy, now=options.clock.now)
+        )
         watching_task = asyncio.create_task(watch(host, attempts, watching))
         try:
             yield attempts
