@@ -22,6 +22,8 @@ from app.domain.attempts import Trace
 HEAD_CAP = 64 * 1024
 BODY_CAP = 64 * 1024
 """Most bytes read of an answer's body, framing included."""
+MOST_HEADERS = 256
+"""Kept of an answer: thirteen thousand fit below the cap, and take thirty times their size."""
 FIRST_FINAL_STATUS = 200
 WITHOUT_BODY = frozenset({204, 304})
 """Statuses whose answers end with their head, whatever it announces (RFC 9112, 6.3)."""
@@ -161,6 +163,8 @@ class Connection(asyncio.Protocol):
         self._usable = False
         self._alive.discard(self)
         self._break_off(NoAnswer())
+        # The parser and we refer to each other, so that we stay until the next collection.
+        self._begin_answer()
 
     # httptools
 
@@ -175,7 +179,7 @@ class Connection(asyncio.Protocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Keep a header."""
-        if not self._has_head:
+        if not self._has_head and len(self._headers) < MOST_HEADERS:
             self._headers.append((name, value))
 
     def on_headers_complete(self) -> None:
@@ -203,7 +207,7 @@ class Connection(asyncio.Protocol):
         A receiver may answer before it has read the request, and then read no further; or send the
         body that its status forbids, which would come as the next answer.
         """
-        if self._transport.get_write_buffer_size():
+        if self._transport.get_write_buffer_size() or len(self._headers) == MOST_HEADERS:
             return False
         return self._status not in WITHOUT_BODY or not any(
             (name.lower() == b"content-length" and value.strip(b"0 \t"))

@@ -5,7 +5,9 @@ test of that kind fails when the deadline ended it; where the deadline must, it 
 """
 
 import asyncio
+import gc
 import gzip
+import itertools
 import socket
 import time
 import tracemalloc
@@ -196,6 +198,54 @@ def test_parts_that_are_slow_one_after_the_other_share_one_deadline(speaking):
     assert send(url, timeout_seconds=5, names=Names(slow_name)).kind is OutcomeKind.SUCCESS
     outcome = send(url, timeout_seconds=0.75, names=Names(slow_name))
     assert outcome.error == "no complete answer within 0.75 s"
+
+
+@pytest.mark.parametrize(
+    ("lines", "status"), [(10_000, 500), (40_000, None)], ids=["a whole head", "one cut at the cap"]
+)
+def test_heads_of_many_short_lines_cost_memory_for_a_few_of_them_only(speaking, lines, status):
+    numbers = itertools.count()
+
+    async def answer(_, writer):
+        rest = b"".join(b"%x:\r\n" % number for number in range(lines))
+        writer.write(b"HTTP/1.1 500 No\r\nX-A: %d\r\n" % next(numbers) + rest + b"\r\n")
+        await writer.drain()
+
+    url = speaking(answer).url
+
+    async def run():
+        async with Sender([LOOPBACK]) as sender:
+            return [await sender.send(target(url), "msg_1", PAYLOAD) for _ in range(10)]
+
+    tracemalloc.start()
+    try:
+        outcomes = uvloop.run(run())
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert {one.status for one in outcomes} == {status}
+    assert peak < 8 * 1024 * 1024
+
+
+def test_a_connection_that_has_ended_keeps_nothing_of_its_answer(speaking):
+    url = speaking(answering(HEAD + b"\r\n" + b"x" * 60_000, keep=False)).url
+
+    async def run():
+        async with Sender([LOOPBACK]) as sender:
+            outcomes = [await sender.send(target(url), "msg_1", PAYLOAD) for _ in range(50)]
+            await asyncio.sleep(0)  # closed on the next turn
+            return outcomes, tracemalloc.get_traced_memory()[0]
+
+    # A collection may be far away: behind a slow answer, connections are among what lives long.
+    gc.disable()
+    tracemalloc.start()
+    try:
+        outcomes, held = uvloop.run(run())
+    finally:
+        tracemalloc.stop()
+        gc.enable()
+    assert {one.status for one in outcomes} == {200}
+    assert held < 1024 * 1024
 
 
 # What unfolds
