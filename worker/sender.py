@@ -139,7 +139,8 @@ def _explain(error: Exception, target: Target) -> str:
         case NameUnresolved() | NoAnswer() | AnswerUnreadable():
             text = str(error)
         case OSError():
-            text = f"no connection: {error.strerror or error}"
+            # Some come without a word: that of a handshake which the receiver broke off.
+            text = f"no connection: {error.strerror or str(error) or 'the receiver closed it'}"
         case _:
             text = f"{type(error).__name__}: {error}"
     return text

@@ -173,6 +173,18 @@ def test_who_neither_reads_nor_shakes_hands_meets_the_deadline(silent_port, sche
     assert outcome.error == "no complete answer within 0.4 s"
 
 
+def test_a_handshake_that_breaks_off_says_so(loop_thread):
+    async def close_behind_the_first_bytes(reader, writer):
+        await reader.read(16 * 1024)
+        writer.close()
+
+    server = loop_thread.run(asyncio.start_server(close_behind_the_first_bytes, "127.0.0.1", 0))
+    outcome = send(f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}/")
+    server.close()
+    assert (outcome.kind, outcome.status) == (OutcomeKind.TEMPORARY, None)
+    assert outcome.error == "no connection: the receiver closed it"
+
+
 def test_the_deadline_covers_the_look_up_of_the_name():
     async def never(_):
         await asyncio.Event().wait()
