@@ -366,7 +366,7 @@ class DurabilityInsufficient(Unavailable):
 
 
 class DatabaseUnavailable(Unavailable):
-    """Postgres could not be reached or did not answer in time."""
+    """Postgres could not be reached, did not answer in time, or does not let our role in."""
 
     code = "database_unavailable"
 

@@ -23,6 +23,8 @@ CANCELED = "57014"
 """SQLSTATE of a statement that took longer than it may."""
 READ_ONLY = "25006"
 """A standby, or a primary that was demoted: it will be writable again."""
+FORBIDDEN = ("42501", "3F000")
+"""The role lacks a right, or a schema to work in, until somebody grants it."""
 UNDEFINED = ("42P01", "42703")
 """SQLSTATE of a table or column that does not exist: not yet, when the schema is behind."""
 
@@ -206,7 +208,7 @@ def is_unavailable(error: DBAPIError) -> bool:
     state = sqlstate(error)
     if state is None:
         return isinstance(error, OperationalError | InterfaceError)
-    return state.startswith(UNAVAILABLE_CLASSES) or state == READ_ONLY
+    return state.startswith(UNAVAILABLE_CLASSES) or state in {READ_ONLY, *FORBIDDEN}
 
 
 def sqlstate(error: DBAPIError) -> str | None:

@@ -11,7 +11,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from sqlalchemy import Connection, Engine, NullPool, create_engine, text
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DBAPIError
 from sqlmodel import SQLModel
 
 from app.domain.errors import DatabaseUnavailable
@@ -53,7 +53,8 @@ def migrate(url: str) -> str:
         The revision of the database behind it.
 
     Raises:
-        DatabaseUnavailable: it could not be reached.
+        DatabaseUnavailable: it could not be reached, its role lacks a right, or somebody did not
+            let a table go.
     """
     engine = create_engine(sqlalchemy_url(url), poolclass=NullPool)
     give_up_at = time.monotonic() + PATIENCE_SECONDS
@@ -61,11 +62,12 @@ def migrate(url: str) -> str:
         try:
             with engine.begin() as connection:
                 return _upgrade(connection)
-        except OperationalError as error:
+        except DBAPIError as error:
             reason = str(error.orig).splitlines()[0]
-            if is_unavailable(error):
+            in_the_way = sqlstate(error) in IN_THE_WAY
+            if is_unavailable(error) or (in_the_way and time.monotonic() > give_up_at):
                 raise DatabaseUnavailable(reason) from error
-            if sqlstate(error) not in IN_THE_WAY or time.monotonic() > give_up_at:
+            if not in_the_way:
                 raise
             LOG.warning("migration.waits", reason=reason)
         time.sleep(PAUSE_SECONDS)

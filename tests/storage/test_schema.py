@@ -24,6 +24,52 @@ def test_the_migrations_make_what_the_tables_say(database_url):
     engine.dispose()
 
 
+@pytest.fixture
+def poor_url(empty_database_url):
+    """The database for a role that may connect to it and nothing else."""
+    engine = make_engine(empty_database_url, application_name="test")
+    with engine.begin() as connection:
+        connection.execute(text("CREATE ROLE poor LOGIN"))
+    yield str(make_url(empty_database_url).set(username="poor"))
+    with engine.begin() as connection:
+        connection.execute(text("DROP ROLE poor"))
+    engine.dispose()
+
+
+def test_a_right_that_is_missing_is_a_sentence_and_waited_for(empty_database_url, poor_url):
+    with pytest.raises(DatabaseUnavailable, match="no schema has been selected"):
+        migrate.migrate(poor_url)
+    engine = make_engine(empty_database_url, application_name="test")
+    with engine.begin() as connection:
+        # From here on as in a new database of Postgres 15 and later.
+        connection.execute(text("GRANT USAGE ON SCHEMA public TO PUBLIC"))
+    engine.dispose()
+    with pytest.raises(DatabaseUnavailable, match="permission denied for schema public"):
+        migrate.migrate(poor_url)
+    migrate.migrate(empty_database_url)
+    with pytest.raises(DatabaseUnavailable, match="permission denied for table alembic_version"):
+        migrate.migrate(poor_url)
+    engine = make_engine(poor_url, application_name="test")
+    with (
+        pytest.raises(DatabaseUnavailable, match="permission denied for table documents"),
+        transaction(engine) as connection,
+    ):
+        connection.execute(text("SELECT 1 FROM documents"))
+    engine.dispose()
+
+
+def test_a_table_that_nobody_lets_go_is_a_sentence(empty_database_url, monkeypatch):
+    monkeypatch.setattr(migrate, "LOCK_SECONDS", 0.1)
+    monkeypatch.setattr(migrate, "PATIENCE_SECONDS", 0.0)
+    make_one_behind(empty_database_url)
+    engine = make_engine(empty_database_url, application_name="test")
+    with engine.begin() as dump:
+        dump.execute(text("LOCK TABLE alembic_version IN SHARE MODE"))
+        with pytest.raises(DatabaseUnavailable, match="lock timeout"):
+            migrate.migrate(empty_database_url)
+    engine.dispose()
+
+
 def test_what_only_the_version_before_uses_may_stay(database_url, monkeypatch):
     engine = make_engine(database_url, application_name="test")
     with transaction(engine) as connection:
