@@ -192,8 +192,12 @@ def remove_events(
 
 
 _TOMBSTONES = text(
-    "SELECT document_id, deleted_at < :cutoff AND NOT purging AS old FROM tombstones"
-    " WHERE tenant_id = :tenant_id AND document_id > :after ORDER BY document_id LIMIT :limit"
+    "SELECT document_id, deleted_at < :cutoff AND NOT purging"
+    # Somebody may try an older version again. Its copy stays, and so must what keeps it out.
+    "  AND document_id NOT IN (SELECT document_id FROM rejected_documents"
+    "   WHERE tenant_id = :tenant_id AND document_id IS NOT NULL AND stage <> 'router') AS old"
+    " FROM tombstones WHERE tenant_id = :tenant_id AND document_id > :after"
+    " ORDER BY document_id LIMIT :limit"
 )
 _DELETE_TOMBSTONES = text(
     "DELETE FROM tombstones WHERE ctid = ANY(ARRAY(SELECT ctid FROM tombstones"

@@ -247,6 +247,25 @@ def test_tombstones_go_by_the_time_of_the_deletion(run, remove, monkeypatch):
     assert len(run("SELECT 1 FROM tombstones")) == 2
 
 
+@pytest.mark.parametrize(("stage", "removed"), [("ingest", 0), ("classifier", 0), ("router", 1)])
+def test_a_tombstone_stays_while_somebody_may_try_a_version_again(run, remove, stage, removed):
+    document_id = uuid.uuid4()
+    run(
+        "INSERT INTO tombstones (tenant_id, document_id, version, seq, deleted_at)"
+        " VALUES (1, :id, 0, 2, :at)",
+        id=document_id,
+        at=LONG_AGO,
+    )
+    run(
+        "INSERT INTO rejected_documents"
+        " (tenant_id, seq, document_id, chunk_id, reason, body, stage) VALUES"
+        " (1, 1, :id, gen_random_uuid(), 'r', 'a copy', :stage)",
+        id=document_id,
+        stage=stage,
+    )
+    assert remove(Kept.TOMBSTONES) == removed
+
+
 def test_the_counts_of_a_batch_stay_while_a_delivery_of_it_is_open(run, remove, monkeypatch):
     monkeypatch.setattr(retention, "PIECE", 4)
     ended, waiting = [], []
