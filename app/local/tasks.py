@@ -21,7 +21,8 @@ class Events:
     """Turns Ctrl-C, SIGTERM, SIGHUP, SIGCHLD and ``wake()`` into one thing to wait for.
 
     Attributes:
-        stops_asked: how often somebody asked to stop; the second time they are in a hurry.
+        stops_asked: how often somebody asked to stop. Who presses Ctrl-C the second time is in a
+            hurry; a terminal that is closed, or a platform, may just say it twice.
     """
 
     def __init__(self, on_stop: Callable[[int], None] = lambda _count: None) -> None:
@@ -50,10 +51,11 @@ class Events:
             signal.signal(number, handler)
         # The descriptors stay open: a task that was given up may still call wake().
 
-    def _stop(self, _number: int, _frame: FrameType | None) -> None:
+    def _stop(self, number: int, _frame: FrameType | None) -> None:
         self.stops_asked += 1
         self.wake()
-        self._on_stop(self.stops_asked)
+        if number == signal.SIGINT:
+            self._on_stop(self.stops_asked)
 
     def _child_ended(self, _number: int, _frame: FrameType | None) -> None:
         self.wake()

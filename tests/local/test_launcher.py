@@ -279,6 +279,18 @@ def test_a_second_ctrl_c_does_not_wait_for_web_and_worker(launch):
     assert up.survivors() == []
 
 
+def test_only_a_second_ctrl_c_is_in_a_hurry(launch):
+    # A terminal that is closed tells its programs, and so does the shell in it.
+    up = launch(worker="worker-stubborn")
+    up.up()
+    up.signal(signal.SIGHUP)
+    up.until("Stopping worker")
+    up.signal(signal.SIGHUP)
+    assert up.end() == 0
+    assert "worker did not end within 0 s: killed." in up.said
+    assert up.survivors() == []
+
+
 @pytest.mark.parametrize("ignored", [True, False])
 def test_the_end_of_the_terminal_stops_it_unless_nohup_said_otherwise(launch, ignored):
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN if ignored else signal.SIG_DFL)
