@@ -68,7 +68,10 @@ def purge(
             },
         )
     last_seq = max([accepted_until, *(seq for _, seq in keys.values())])
-    return _remove(connection, tenant_id, ids, last_seq)
+    purged = _remove(connection, tenant_id, ids, last_seq)
+    # Behind the deliveries, with which none can be told any more.
+    connection.execute(_EVENTS, {"tenant_id": tenant_id, "ids": ids})
+    return purged
 
 
 def repeat(
@@ -121,6 +124,13 @@ _BURY = text(
     " seq = CASE WHEN (t.version, t.seq) < (EXCLUDED.version, EXCLUDED.seq)"
     "  THEN EXCLUDED.seq ELSE t.seq END,"
     " purged_seq = greatest(t.purged_seq, EXCLUDED.purged_seq), purging = true, deleted_at = now()"
+)
+# What a collector's function raised may quote what it was given.
+_EVENTS = text(
+    "UPDATE operational_events SET data = CAST(jsonb_set(CAST(data AS jsonb), '{error}',"
+    " '\"its document was purged\"') AS json)"
+    " WHERE tenant_id = :tenant_id AND type = 'delivery.exhausted'"
+    " AND data->>'document_id' = ANY(CAST(CAST(:ids AS uuid[]) AS text[]))"
 )
 _CALLED_FOR = text(
     "SELECT DISTINCT s.child_document_id FROM unnest(CAST(:ids AS uuid[])) AS k (id)"

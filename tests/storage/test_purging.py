@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import text
 
 from app.domain.documents import DEFAULT_TENANT
-from app.storage import counters, documents, purging, steps
+from app.storage import counters, documents, operational_events, purging, steps
 from app.storage.deliveries import DeliveryKey
 from app.storage.engine import transaction
 from app.storage.purging import Purged
@@ -116,6 +116,34 @@ def test_a_document_goes_with_every_row_about_it_and_others_stay(
     assert counted["documents.deleted"] == 1
     assert counted["deliveries.cancelled"] == counted["deliveries.removed.cancelled"] == 2
     assert purge(document.id, document.seq) == Purged()
+
+
+def test_what_failed_with_it_is_told_without_its_words(engine, run, purge, store_one, make_target):
+    watched, document, other = make_target("watched").id, store_one("a"), store_one("b")
+    with transaction(engine) as connection:
+        operational_events.emit_exhausted(
+            connection,
+            DEFAULT_TENANT,
+            watched,
+            [
+                {
+                    "document_id": str(one.id),
+                    "seq": one.seq,
+                    "generation": 0,
+                    "version": 0,
+                    "attempts": 3,
+                    "status": None,
+                    # As a collector's function raised it.
+                    "error": "ValueError: invalid literal for int(): 'some text'",
+                }
+                for one in (document, other)
+            ],
+        )
+    for _ in range(2):
+        purge(document.id, document.seq)
+    told = dict(run("SELECT data->>'document_id', data->>'error' FROM operational_events"))
+    assert told[str(document.id)] == "its document was purged"
+    assert "some text" in told[str(other.id)]
 
 
 def test_what_was_accepted_before_stays_out_and_what_comes_later_is_new(
