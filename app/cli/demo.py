@@ -32,13 +32,29 @@ def demo(
     timeout_seconds: Annotated[float, typer.Option(help="How long to wait for all.")] = 30.0,
 ) -> None:
     """Post the example documents and show each arriving, classified, at a local receiver."""
+    bodies = _read(folder)
     instance = running_instance(folder_from(os.environ))
     client = Client(instance.address, api_key=os.environ.get("ADMIN_API_KEY"))
-    show = _Show({str(uuid.uuid4()): file for file in sorted(folder.glob("*.json"))})
-    asyncio.run(_run(client, show, timeout_seconds))
+    show = _Show({str(uuid.uuid4()): file for file in bodies})
+    asyncio.run(_run(client, show, bodies, timeout_seconds))
     print(f"\n{show.verdict()}")
     if show.missing or show.faults:
         raise typer.Exit(1)
+
+
+def _read(folder: Path) -> dict[Path, dict[str, Any]]:
+    bodies = {}
+    for file in sorted(folder.glob("*.json")):
+        try:
+            body = json.loads(file.read_bytes())
+        except (OSError, ValueError):
+            body = None
+        if not isinstance(body, dict):
+            raise typer.BadParameter(f"{file.name} is no JSON object", param_hint="--folder")
+        bodies[file] = body
+    if not bodies:
+        raise typer.BadParameter(f"there are no JSON files in {folder}", param_hint="--folder")
+    return bodies
 
 
 @dataclass
@@ -87,7 +103,9 @@ class _Show:
         return "\n".join(lines)
 
 
-async def _run(client: Client, show: _Show, timeout_seconds: float) -> None:
+async def _run(
+    client: Client, show: _Show, bodies: dict[Path, dict[str, Any]], timeout_seconds: float
+) -> None:
     from app.local.receiver import Receiver  # noqa: PLC0415  (aiohttp, only where it is used)
     from app.local.registration import registered  # noqa: PLC0415  (likewise)
 
@@ -98,7 +116,7 @@ async def _run(client: Client, show: _Show, timeout_seconds: float) -> None:
             print(f"Posting {len(show.files)} documents to {client.address} …\n")
             print(f"{'after':>10}  {'category':<26} conf  content")
             for document, file in show.files.items():
-                body: dict[str, Any] = json.loads(file.read_bytes()) | {"id": document}
+                body = bodies[file] | {"id": document}
                 show.sent_at[document] = time.monotonic()
                 await asyncio.to_thread(client.call, "POST", "/documents", body)
             try:

@@ -163,6 +163,22 @@ def test_demo_shows_each_example_arriving_with_its_category(instance):
     assert posted == ["/destinations"] + ["/documents"] * 20
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("a.json", "{bad", "a.json is no JSON object"),
+        ("a.json", "[]", "a.json is no JSON object"),
+        ("a.json", b"\xff", "a.json is no JSON object"),
+        ("a.txt", "{}", "there are no JSON files in"),
+    ],
+)
+def test_demo_refuses_what_it_cannot_post(tmp_path, name, text, said):
+    (tmp_path / name).write_bytes(text if isinstance(text, bytes) else text.encode())
+    result = run("demo", "--folder", str(tmp_path))
+    assert result.exit_code == 2
+    assert said in " ".join(result.output.replace("│", " ").split())
+
+
 def test_demo_names_what_did_not_arrive(instance):
     instance.lost = {"sci.space"}
     done = run("demo", "--timeout-seconds", "1")
