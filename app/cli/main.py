@@ -7,7 +7,9 @@ not made is time before the first document.
 from __future__ import annotations
 
 import importlib
+import os
 import sys
+from pathlib import Path
 
 import typer
 
@@ -55,8 +57,19 @@ def _docyard() -> None:
     """Docyard: takes documents in, classifies each, stores it and fans it out."""
 
 
+def _fill_streams() -> None:
+    """Open what was closed when we were started (``<&- >&-``), in its place.
+
+    Else a socket would have it, which libuv will not close: it takes that for a mistake and aborts.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open(mode))  # noqa: SIM115  (for good)
+
+
 def main() -> None:
     """Run the command named on the command line; an error of ours is one sentence, not a trace."""
+    _fill_streams()
     try:
         commands(sys.argv[1] if len(sys.argv) > 1 else None)(prog_name="python -m app")
     except (DocyardError, LocalError) as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -14,9 +15,11 @@ from typer.testing import CliRunner
 from app.cli.main import COMMANDS, commands
 from app.domain.documents import DocumentInput
 from app.domain.signing import new_secret
+from app.local.addresses import free_address
 from app.local.errors import FolderBusy, FolderForeign, InstanceRefused
 from app.local.folder import PROJECT
 from app.local.processes import StopRule
+from tests.acceptance.conftest import until
 from tests.local.standin_instance import EXAMPLES
 
 
@@ -56,6 +59,29 @@ def test_an_error_of_ours_is_one_sentence_and_no_trace(folder):
     )
     assert done.returncode == 1
     assert done.stderr == f"Nothing is up in {folder.path}. Start it with `make up`.\n"
+
+
+@pytest.mark.parametrize("command", [["serve"], ["listen", "--no-register"]])
+def test_a_command_whose_streams_are_closed_works_and_ends_as_ever(command):
+    port = free_address("127.0.0.1", 0)
+    closed = ["sh", "-c", 'exec "$@" <&- >&-', "sh", sys.executable, "-m", "app", *command]
+    with subprocess.Popen(
+        [*closed, "--port", str(port)], cwd=PROJECT, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert until(lambda: answers(port) or process.poll() is not None, 60)
+        for _ in range(10):
+            process.send_signal(signal.SIGINT)
+        said = process.communicate(timeout=30)[1]
+    assert process.returncode in {0, 130, -signal.SIGINT}, said
+    assert "Traceback" not in said
+
+
+def answers(port):
+    with socket.socket() as client:
+        if client.connect_ex(("127.0.0.1", port)) != 0:
+            return b""
+        client.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        return client.recv(100)
 
 
 def test_status_shows_addresses_parts_and_what_readyz_says(folder, instance):
