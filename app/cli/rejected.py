@@ -38,7 +38,7 @@ def list_() -> None:
             for one in page:
                 waits = "  (retried, waits)" if one.retried_at else ""
                 print(
-                    f"{one.seq}  {one.document_id or '-':<36}  {one.stage:<10}"
+                    f"{one.seq}  {one.document_id or '-'!s:<36}  {one.stage:<10}"
                     f"  {one.rejected_at:%Y-%m-%d %H:%M:%S}  {one.reason}{waits}"
                 )
             if after is None:

@@ -263,8 +263,10 @@ def test_a_dead_letter_that_is_no_message_cannot_be_retried_only_dropped(web, en
 
 
 def test_the_same_from_the_command_line(web, engine):
-    for number in range(2):
-        refuse(engine, {"id": "seven", "content": str(number)}, seq=SEQ + number)
+    refuse(engine, {"id": "seven", "content": "0"})
+    readable = uuid.uuid4()
+    document = {"id": str(readable), "content": "1"}
+    refuse(engine, document, seq=SEQ + 1, stage="classifier", document_id=readable)
     bury(engine, b"no message")
 
     def run(*arguments):
@@ -281,7 +283,11 @@ def test_the_same_from_the_command_line(web, engine):
             check=False,
         )
 
-    assert run("rejected", "list").stdout.splitlines()[0].startswith(str(SEQ + 1))
+    listed = [line.split()[:3] for line in run("rejected", "list").stdout.splitlines()]
+    assert listed == [
+        [str(SEQ + 1), str(readable), "classifier"],
+        [str(SEQ), "-", "ingest"],
+    ]
     assert json.loads(run("rejected", "show", str(SEQ)).stdout) == {"id": "seven", "content": "0"}
     assert run("rejected", "show", str(2**63)).returncode == 2, "no number of ours"
     assert run("rejected", "drop", str(SEQ)).returncode == 0
