@@ -122,7 +122,7 @@ def each_of(
     everything: Callable[[Engine], Iterator[Any]] | None,
 ) -> None:
     """Retry each and say so; what cannot be retried is told, and does not stop the others."""
-    from app.domain.errors import Conflict  # noqa: PLC0415  (likewise)
+    from app.domain.errors import Conflict, NotFound  # noqa: PLC0415  (likewise)
     from app.queue.connection import connect_async  # noqa: PLC0415  (likewise)
 
     if bool(ids) == bool(everything):
@@ -137,7 +137,7 @@ def each_of(
                 try:
                     await work(engine, client, one)
                     print(f"{one} retried")
-                except Conflict as error:
+                except (Conflict, NotFound) as error:
                     good = False
                     print(f"{one}: {error}", file=sys.stderr)
         finally:

@@ -293,6 +293,9 @@ def test_the_same_from_the_command_line(web, engine):
     assert run("rejected", "drop", str(SEQ)).returncode == 0
     assert run("rejected", "retry", "--all").stdout == f"{SEQ + 1} retried\n"
     assert [one.seq for one in queued(web)[0]] == [SEQ + 1]
+    partly = run("rejected", "retry", str(SEQ), str(SEQ + 1))
+    assert (partly.returncode, partly.stdout) == (1, f"{SEQ + 1} retried\n")
+    assert partly.stderr.startswith(f"{SEQ}: No document")
     assert run("rejected", "drop", str(SEQ + 1)).returncode == 0
     assert (none := run("rejected", "list")).stderr == "There are none.\n"
     assert (none.returncode, none.stdout) == (0, "")
