@@ -64,11 +64,14 @@ class Attempts:
     ) -> Attempted:
         """Send a delivery once; never raises but when it is cancelled."""
         try:
-            payload = payload_of(due, target.body, target.source)
+            outcome = await self._sender.send(
+                # Kept by nobody else: it may be large, and its request be under way for long.
+                target,
+                _webhook_id(due),
+                payload_of(due, target.body, target.source),
+            )
         except (orjson.JSONEncodeError, ValueError, RecursionError) as error:
             outcome = Outcome(kind=OutcomeKind.PERMANENT, error=clean(f"no JSON: {error}"))
-        else:
-            outcome = await self._sender.send(target, _webhook_id(due), payload)
         return self.conclusions.conclude(due, outcome, policy)
 
     async def make_together(
@@ -76,11 +79,11 @@ class Attempts:
     ) -> list[Attempted]:
         """Send several deliveries in one request; never raises but when it is cancelled."""
         try:
-            payload = payload_of_batch(unit, target)
+            outcome = await self._sender.send(
+                target, batch_id(map(_webhook_id, unit)), payload_of_batch(unit, target)
+            )
         except (orjson.JSONEncodeError, ValueError, RecursionError) as error:
             outcome = Outcome(kind=OutcomeKind.PERMANENT, error=clean(f"no JSON: {error}"))
-        else:
-            outcome = await self._sender.send(target, batch_id(map(_webhook_id, unit)), payload)
         moment = self.conclusions.moment()
         return [self.conclusions.conclude(due, outcome, policy, moment=moment) for due in unit]
 

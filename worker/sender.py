@@ -70,6 +70,7 @@ class Sender:
         """
         trace = Trace()
         request = target.request(webhook_id, int(time.time()), payload)
+        del payload  # It is part of the request.
         deadline = self._loop.time() + target.timeout_seconds
         try:
             answer = await self._exchange(target, request, deadline, trace)

@@ -12,18 +12,23 @@ import socket
 import time
 import tracemalloc
 import zlib
+from dataclasses import replace
 
 import pytest
 import uvloop
 
-from app.domain.deliveries import OutcomeKind
+from app.domain.deliveries import OutcomeKind, RetryPolicy
 from app.domain.envelopes import JSON, Payload
 from tests.delivery.conftest import LOOPBACK
 from tests.delivery.raw_receiver import OK, answering
 from tests.delivery.test_sender import PAYLOAD, Names, send, target
+from tests.delivery.test_workload import due
 from worker import connections as connections_module
 from worker import resolver as resolver_module
+from worker.attempts import Attempts
+from worker.conclusions import Conclusions
 from worker.sender import Sender
+from worker.targets import Targets
 
 PATIENCE_SECONDS = 30.0
 SHORT_SECONDS = 0.4
@@ -171,6 +176,39 @@ def test_who_neither_reads_nor_shakes_hands_meets_the_deadline(silent_port, sche
     outcome = uvloop.run(run())
     assert SHORT_SECONDS <= time.monotonic() - began_at < 5
     assert outcome.error == "no complete answer within 0.4 s"
+
+
+def test_of_a_request_that_is_not_read_one_copy_is_held():
+    size = 8 * 1024 * 1024
+    row = due(1, content="x" * size)
+
+    async def run():
+        begun = asyncio.Event()
+
+        async def read_no_further(reader, writer):
+            await reader.readuntil(b"\r\n\r\n")
+            begun.set()
+            await making
+            writer.close()
+
+        server = await asyncio.start_server(read_no_further, "127.0.0.1", 0)
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+        to = replace(target(url, PATIENCE_SECONDS), body="raw")
+        async with server, Sender([LOOPBACK]) as sender:
+            attempts = Attempts(sender, Targets(), Conclusions(RetryPolicy()))
+            making = asyncio.create_task(attempts.make(row, to, RetryPolicy(), lambda: None))
+            await begun.wait()
+            held, _ = tracemalloc.get_traced_memory()
+            await sender._connections.close()
+            await making
+            return held
+
+    tracemalloc.start()
+    try:
+        held = uvloop.run(run())
+    finally:
+        tracemalloc.stop()
+    assert size <= held < 1.5 * size
 
 
 def test_a_handshake_that_breaks_off_says_so(loop_thread):
