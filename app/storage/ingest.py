@@ -292,8 +292,10 @@ def _as_stored(
     Routing an update by what it sent would broadcast the next version of a document for one key.
     """
     inserted = {winner.seq: winner.inserted for winner in winners}
-    new = [one for one in incoming if inserted.get(one.seq) is True]
-    updates = [one for one in incoming if inserted.get(one.seq) is False]
+    # By order number: what somebody has retried twice is here twice.
+    each = {one.seq: one for one in incoming}.values()
+    new = [one for one in each if inserted.get(one.seq) is True]
+    updates = [one for one in each if inserted.get(one.seq) is False]
     if not updates:
         return new
     return new + documents.as_stored(connection, tenant_id, updates)
@@ -362,6 +364,7 @@ def _count(
     for chunk in chunks:
         total = len(chunk.documents) + len(chunk.rejections)
         kept = [one.seq for one in chunk.documents if one.seq in stored]
+        stored.difference_update(kept)  # a twin in another chunk is stale
         refused = len(rejections[chunk.chunk_id])
         counts[chunk.chunk_id] = ChunkCounts(
             stored=len(kept),

@@ -105,6 +105,24 @@ def test_a_retried_document_stays_until_it_is_stored(web, engine, parts):
     assert web.ask("POST", f"/rejected/{SEQ}/retry").status == 404
 
 
+def test_a_document_that_is_retried_twice_is_stored_once_though_both_come_together(
+    web, engine, parts
+):
+    destination = json.dumps({"key": "a", "url": "http://example.com/hook"}).encode()
+    web.ask("POST", "/destinations", destination, {"Content-Type": "application/json"})
+    refuse(engine, {"id": str(uuid.uuid4()), "content": "text"})
+    for _ in range(2):
+        assert web.ask("POST", f"/rejected/{SEQ}/retry").status == 202
+    twins, _ = queued(web)
+    ingest(parts, twins)
+    assert kept(engine) == []
+    assert rows(engine, "SELECT seq, state FROM deliveries") == [(SEQ, "pending")]
+    with transaction(engine) as connection:
+        counters = totals(connection, DEFAULT_TENANT)
+    assert (counters["documents.stored"], counters["documents.stale"]) == (1, 1)
+    assert web.ask("GET", "/ledger").json["adds_up"]
+
+
 def test_a_retried_document_that_fails_again_stays_with_the_new_reason(web, engine, parts):
     refuse(engine, {"id": str(uuid.uuid4()), "content": 7})
     web.ask("POST", f"/rejected/{SEQ}/retry")
