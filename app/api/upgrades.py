@@ -19,6 +19,8 @@ class SteadyParser(httptools.HttpRequestParser):
     def __init__(self, owner: HttpToolsProtocol) -> None:
         """Keep whom to tell."""
         super().__init__(owner)
+        # As uvicorn does: an answer to the first of several requests may be its last.
+        self.set_dangerous_leniencies(lenient_data_after_close=True)
         self._owner = owner
 
     def feed_data(self, data: bytes | bytearray | memoryview[int] | array[int]) -> None:
@@ -37,6 +39,10 @@ class SteadyParser(httptools.HttpRequestParser):
                     raise httptools.HttpParserError(message) from None
                 line = b"%b %b HTTP/%b\r\n" % (method, self._owner.url, version)
                 data = line + _without_offer(self._owner.headers) + bytes(data[offer.args[0] :])
+                if not self.should_keep_alive():  # this one is done
+                    self._owner.parser = SteadyParser(self._owner)
+                    self._owner.parser.feed_data(data)
+                    return
             else:
                 return
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import socket
 
 import pytest
 
@@ -28,6 +29,16 @@ def test_a_document_comes_in_although_another_protocol_is_offered(web, path, off
     connection.close()
     lane = "ingest" if path == "/documents" else "ingest.bulk"
     assert [one["content"] for one in queued_documents(web, lane)] == ["0", "1", "2"]
+
+
+@pytest.mark.parametrize("version", ["1.0", "1.1"])
+def test_an_offer_on_a_connection_that_is_to_close_is_served_too(web, version):
+    with socket.create_connection(("127.0.0.1", web.port), timeout=5) as client:
+        client.sendall(
+            f"POST /documents HTTP/{version}\r\nHost: x\r\nConnection: close, Upgrade\r\n"
+            'Upgrade: h2c\r\nContent-Length: 15\r\n\r\n{"content":"a"}'.encode()
+        )
+        assert client.makefile("rb").read().startswith(b"HTTP/1.1 202")
 
 
 def test_offers_in_a_row_are_all_answered_and_a_tunnel_is_refused(web):
