@@ -15,7 +15,11 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import structlog
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import (
+    STATUS_LINE,
+    HttpToolsProtocol,
+    RequestResponseCycle,
+)
 
 from app.api.problems import problem
 from app.api.upgrades import SteadyParser
@@ -78,14 +82,14 @@ class GuardedProtocol(HttpToolsProtocol):
     def __init__(self, *args: Any, patrol: Patrol, **named: Any) -> None:
         super().__init__(*args, **named)
         self.parser = SteadyParser(self)
-        # As uvicorn does: an answer to the first of several requests may be its last.
-        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
         self._patrol = patrol
         self._most_header_bytes = patrol.limits.header_bytes
         self._most_url_bytes = patrol.limits.url_bytes
         self._unclaimed = 0
         """Bytes since the last that were a body's: a head, or the framing between pieces."""
         self._body_bytes = 0
+        self._under_way: RequestResponseCycle | None = None
+        """The request that is being answered; ``cycle`` is the last that came."""
         self._refusal: bytes | None = None
         self._parting: bytes | None = None
         """What is said behind the answers that are still to come; nothing more is read."""
@@ -111,7 +115,22 @@ class GuardedProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """End."""
         self._patrol.leave(self)
+        if self._under_way is not None:
+            self._under_way.disconnected = True
+            self._under_way.message_event.set()
         super().connection_lost(exc)
+
+    def eof_received(self) -> bool:  # type: ignore[override]  # as asyncio has it
+        """Stay for the answers to what came whole: who sends no more may still read."""
+        cycle = self.cycle
+        if self.pipeline and cycle.more_body:
+            self.send_400_response("The request ended early.")
+        if self._parting is not None:
+            return True
+        if cycle is None or cycle.more_body or cycle.response_complete:
+            return False
+        cycle.keep_alive = False
+        return True
 
     def data_received(self, data: bytes) -> None:
         """Take what came."""
@@ -138,6 +157,8 @@ class GuardedProtocol(HttpToolsProtocol):
                 raise _Refused
         self._unclaimed = self._body_bytes = 0
         super().on_headers_complete()
+        if not self.pipeline:
+            self._under_way = self.cycle
 
     def on_body(self, body: bytes) -> None:
         """Pass on a piece of a body."""
@@ -153,9 +174,13 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         """Go on with the next request, or take leave."""
-        last = not self.pipeline
+        self._under_way = self.pipeline[-1][0] if self.pipeline else None
         super().on_response_complete()
-        if last and self._parting is not None and not self.transport.is_closing():
+        if (
+            self._under_way is None
+            and self._parting is not None
+            and not self.transport.is_closing()
+        ):
             self.transport.write(self._parting)
             self.transport.close()
 

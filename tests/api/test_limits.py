@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import resource
 import socket
+import struct
 import threading
 import uuid
 
@@ -232,6 +233,32 @@ def test_what_came_before_a_head_without_end_is_answered_first(web, redis_url):
         client.send(b"GET / HTTP/1.1\r\nX: " + b"a" * 40_000)
         assert client.answer() == (202, None)
         assert client.answer() == (431, "header_too_large")
+
+
+@pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.parametrize("behind", [b"", b"GET / HT", head(9)], ids=["", "half a head", "no body"])
+def test_who_sends_no_more_still_gets_answers(web, redis_url, caplog, count, behind):
+    with Client(web) as client, redis.Redis.from_url(redis_url) as slow:
+        slow.execute_command("CLIENT", "PAUSE", 300, "WRITE")
+        client.send((head(len(DOCUMENT)) + DOCUMENT) * count + behind)
+        client.socket.shutdown(socket.SHUT_WR)
+        assert [client.answer() for _ in range(count)] == [(202, None)] * count
+        assert client.answer() == ((400, "http_invalid") if behind == head(9) else None)
+    assert [one for one in caplog.records if one.levelname == "ERROR"] == []
+
+
+def test_who_leaves_before_the_answers_to_several_requests_is_no_error(web, redis_url, caplog):
+    with redis.Redis.from_url(redis_url) as slow:
+        slow.execute_command("CLIENT", "PAUSE", 500, "WRITE")
+        with Client(web) as client:
+            client.send((head(len(DOCUMENT)) + DOCUMENT) * 3)
+            assert until(lambda: any(one.pipeline for one in list(web.patrol._connections)), 5)
+            # A reset: an end alone may come from who still reads.
+            linger = struct.pack("ii", 1, 0)
+            client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        assert until(lambda: not web.patrol._connections, 5)
+        assert web.post({"content": "b"}).status == 202
+    assert [one for one in caplog.records if one.levelname == "ERROR"] == []
 
 
 def test_trailers_without_end_are_refused(web):
