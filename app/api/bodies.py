@@ -16,7 +16,7 @@ from starlette.types import Receive, Scope
 from app.api.errors import pointer
 from app.api.problems import MAX_VIOLATIONS, problem, request_id_of
 from app.domain.documents import DocumentInput
-from app.domain.errors import InvalidInput, Violation
+from app.domain.errors import EncodingUnsupported, InvalidInput, Violation
 from app.domain.identifiers import new_id
 from app.domain.limits import DocumentLimits
 from app.domain.text import json_faults
@@ -38,8 +38,24 @@ class ClientGone(Exception):
 
 
 def announced_length(scope: Scope) -> int:
-    """Return the request's ``Content-Length``, 0 when it has none."""
-    return next((int(value) for name, value in scope["headers"] if name == b"content-length"), 0)
+    """Return the request's ``Content-Length``, 0 when it has none.
+
+    Raises:
+        EncodingUnsupported: the body is compressed.
+    """
+    length = 0
+    for name, value in scope["headers"]:
+        if name == b"content-length":
+            length = int(value)
+        elif name == b"content-encoding":
+            require_plain(value)
+    return length
+
+
+def require_plain(encoding: bytes) -> None:
+    """Refuse a body that is compressed, as its ``Content-Encoding`` says."""
+    if encoding.lower() not in (b"", b"identity"):
+        raise EncodingUnsupported(encoding.decode("latin-1"))
 
 
 async def read_body(receive: Receive, announced: int, most: int) -> bytes:

@@ -19,6 +19,7 @@ from app.api.bodies import (
     in_turns,
     parse,
     read_body,
+    require_plain,
     too_large,
     wants_minimal,
 )
@@ -44,13 +45,15 @@ class PostDocument:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer 202 once the document is durable, a problem otherwise."""
         intake: Intake = scope["app"].state.parts.intake
-        prefer = b""
+        prefer = encoding = b""
         length = 0
         for name, value in scope["headers"]:
             if name == b"prefer":
                 prefer = value
             elif name == b"content-length":
                 length = int(value)
+            elif name == b"content-encoding":
+                encoding = value
             elif name == MARK or (
                 name == b"content-type"
                 and value not in USUAL_TYPES
@@ -59,6 +62,7 @@ class PostDocument:
                 await self._cloudevents(scope, receive, send)
                 return
         try:
+            require_plain(encoding)
             body = await read_body(receive, length, self._max_body_bytes)
             document = await in_turns(self._parse, body)
             encoded = encode_with_id(document)

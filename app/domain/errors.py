@@ -132,7 +132,9 @@ class EncodingUnsupported(InvalidInput):
     code = "encoding_unsupported"
 
     def __init__(self, encoding: str) -> None:
-        sentence = f"Content-Encoding {encoding[:50]!r} is not understood; gzip is."
+        sentence = (
+            f"Content-Encoding {encoding[:50]!r} is not understood; /documents/bulk takes gzip."
+        )
         super().__init__([Violation("", sentence)])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import resource
 import socket
@@ -330,6 +331,15 @@ def test_ten_thousand_idle_connections_disturb_nobody(serve, database_url, redis
             one.close()
         until(lambda: len(web.patrol._connections) < 10, 20)
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+@pytest.mark.parametrize("path", ["/documents", "/documents/batch", "/v1/event", "/v1/batch"])
+@pytest.mark.parametrize("kind", ["application/json", "application/cloudevents+json"])
+def test_a_compressed_document_is_refused_by_name(web, path, kind):
+    headers = {"Content-Encoding": "gzip", "Content-Type": kind}
+    answer = web.ask("POST", path, gzip.compress(DOCUMENT), headers)
+    assert (answer.status, answer.json["code"]) == (415, "encoding_unsupported")
+    assert "'gzip'" in answer.json["errors"][0]["detail"]
 
 
 def test_connections_fit_the_file_limit():
