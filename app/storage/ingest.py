@@ -292,8 +292,8 @@ def _as_stored(
     Routing an update by what it sent would broadcast the next version of a document for one key.
     """
     inserted = {winner.seq: winner.inserted for winner in winners}
-    # By order number: what somebody has retried twice is here twice.
-    each = {one.seq: one for one in incoming}.values()
+    # What somebody has retried twice is here twice.
+    each = {(one.id, one.seq): one for one in incoming}.values()
     new = [one for one in each if inserted.get(one.seq) is True]
     updates = [one for one in each if inserted.get(one.seq) is False]
     if not updates:
@@ -358,19 +358,19 @@ def _count(
     rejections: Mapping[uuid.UUID, Sequence[Rejection]],
     plans: Sequence[PlannedDelivery],
 ) -> dict[uuid.UUID, ChunkCounts]:
-    stored = {winner.seq for winner in winners}
+    stored = {(winner.id, winner.seq) for winner in winners}
     planned = Counter(one.seq for one in plans)
     counts = {}
     for chunk in chunks:
         total = len(chunk.documents) + len(chunk.rejections)
-        kept = [one.seq for one in chunk.documents if one.seq in stored]
-        stored.difference_update(kept)  # a twin in another chunk is stale
+        kept = stored.intersection((one.id, one.seq) for one in chunk.documents)
+        stored -= kept  # a twin in another chunk is stale
         refused = len(rejections[chunk.chunk_id])
         counts[chunk.chunk_id] = ChunkCounts(
             stored=len(kept),
             stale=total - len(kept) - refused,
             rejected=refused,
-            planned=sum(planned[seq] for seq in kept),
+            planned=sum(planned[seq] for _, seq in kept),
         )
     return counts
 
