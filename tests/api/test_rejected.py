@@ -280,6 +280,7 @@ def test_a_dead_letter_that_is_no_message_cannot_be_retried_only_dropped(web, en
     assert rows(engine, "SELECT count(*) FROM dead_letters") == [(0,)]
 
 
+@pytest.mark.timeout(300)  # A dozen processes.
 def test_the_same_from_the_command_line(web, engine):
     refuse(engine, {"id": "seven", "content": "0"})
     readable = uuid.uuid4()

@@ -97,7 +97,7 @@ def run(*arguments):
         cwd=PROJECT,
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=100,
         check=False,
     )
 
