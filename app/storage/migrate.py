@@ -31,6 +31,8 @@ ONE_AT_A_TIME = 0x446F6379  # "Docy": key of the advisory lock below
 LOCK_SECONDS = 3.0
 """Longest wait for a table: whoever comes behind a statement that waits for one, waits as well, and
 workers, which go on meanwhile, wait for ten seconds at most."""
+FROZEN_SECONDS = 10.0
+"""Longest silence of a process that was stopped in the middle; its tables are others' again."""
 PAUSE_SECONDS = 5.0
 """Between tries, in which others do what they could not."""
 PATIENCE_SECONDS = 900.0
@@ -75,7 +77,13 @@ def migrate(url: str) -> str:
 
 def _upgrade(connection: Connection) -> str:
     # Bound to the transaction, so that it also holds through a pooler.
-    connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": ONE_AT_A_TIME})
+    connection.execute(
+        text(
+            "SELECT set_config('idle_in_transaction_session_timeout', :frozen, true),"
+            " pg_advisory_xact_lock(:key)"
+        ),
+        {"frozen": f"{round(FROZEN_SECONDS * 1000)}ms", "key": ONE_AT_A_TIME},
+    )
     found, needed = current_revision(connection), needed_revision()
     if found is not None and found > needed:
         return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from concurrent.futures import ThreadPoolExecutor, wait
 from urllib.parse import quote
 
@@ -101,6 +102,15 @@ def _somebody_waits(engine):
         return connection.execute(text(waiting)).scalar_one() > 0
 
 
+def _somebody_holds(engine, table):
+    with engine.begin() as connection:
+        held = (
+            "SELECT count(*) FROM pg_locks WHERE relation = to_regclass(:table)"
+            " AND mode = 'RowExclusiveLock' AND granted"
+        )
+        return connection.execute(text(held), {"table": table}).scalar_one() > 0
+
+
 def test_a_migration_that_must_wait_keeps_nobody_waiting(empty_database_url, monkeypatch):
     monkeypatch.setattr(migrate, "LOCK_SECONDS", 0.3)
     monkeypatch.setattr(migrate, "PAUSE_SECONDS", 0.1)
@@ -123,6 +133,32 @@ def test_a_migration_that_must_wait_keeps_nobody_waiting(empty_database_url, mon
                     connection.execute(text(f"LOCK TABLE {name} IN ROW EXCLUSIVE MODE"))
             assert not migrating.done()
         assert migrating.result(20) == needed_revision()
+    engine.dispose()
+
+
+def test_a_migration_that_freezes_lets_go_of_the_tables(empty_database_url, monkeypatch):
+    monkeypatch.setattr(migrate, "FROZEN_SECONDS", 0.3)
+    before = make_one_behind(empty_database_url)
+    upgrade, thawed = migrate.command.upgrade, threading.Event()
+
+    def freeze(*arguments):
+        upgrade(*arguments)
+        assert thawed.wait(20)
+
+    monkeypatch.setattr(migrate.command, "upgrade", freeze)
+    engine = make_engine(empty_database_url, application_name="test")
+    with ThreadPoolExecutor(1) as pool:
+        migrating = pool.submit(migrate.migrate, empty_database_url)
+        try:
+            while not _somebody_holds(engine, "alembic_version"):
+                assert not wait([migrating], 0.02).done
+            with transaction(engine) as connection:
+                connection.execute(text("LOCK TABLE alembic_version IN SHARE MODE"))
+                assert current_revision(connection) == before
+        finally:
+            thawed.set()
+        with pytest.raises(DatabaseUnavailable, match="idle-in-transaction"):
+            migrating.result(20)
     engine.dispose()
 
 
