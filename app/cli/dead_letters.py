@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from app.cli.installation import settings_of_installation
-from app.cli.rejected import PAGE, database, each_of, show_with_bytes
+from app.cli.rejected import PAGE, database, drop_each, each_of, show_with_bytes
 from app.domain.documents import DEFAULT_TENANT
 
 if TYPE_CHECKING:
@@ -83,7 +83,4 @@ def drop(ids: Annotated[list[str], typer.Argument(metavar="ID...")]) -> None:
     """Let go of some for good, and of the documents that they carry."""
     from app.services.rejected import drop_dead_letter  # noqa: PLC0415  (likewise)
 
-    with database() as (engine, _):
-        for message_id in ids:
-            drop_dead_letter(engine, DEFAULT_TENANT, message_id)
-            print(f"{message_id} dropped")
+    drop_each(ids, drop_dead_letter)

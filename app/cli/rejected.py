@@ -89,10 +89,7 @@ def drop(ids: Ids) -> None:
     """Let go of some for good."""
     from app.services.rejected import drop_rejected  # noqa: PLC0415  (likewise)
 
-    with database() as (engine, _):
-        for seq in ids:
-            drop_rejected(engine, DEFAULT_TENANT, seq)
-            print(f"{seq} dropped")
+    drop_each(ids, drop_rejected)
 
 
 @contextmanager
@@ -114,6 +111,23 @@ def show_with_bytes(found: object, facts: tuple[str, ...], body: bytes | None) -
         print(f"{name:<12} {getattr(found, name)}", file=sys.stderr)
     sys.stdout.flush()
     sys.stdout.buffer.write((body or b"") + b"\n")
+
+
+def drop_each(ids: list[Any], drop_one: Callable[[Engine, int, Any], None]) -> None:
+    """Drop each and say so; one that is gone is told, and does not stop the others."""
+    from app.domain.errors import NotFound  # noqa: PLC0415  (likewise)
+
+    good = True
+    with database() as (engine, _):
+        for one in ids:
+            try:
+                drop_one(engine, DEFAULT_TENANT, one)
+                print(f"{one} dropped")
+            except NotFound as error:
+                good = False
+                print(f"{one}: {error}", file=sys.stderr)
+    if not good:
+        raise typer.Exit(1)
 
 
 def each_of(

@@ -315,9 +315,14 @@ def test_the_same_from_the_command_line(web, engine):
     partly = run("rejected", "retry", str(SEQ), str(SEQ + 1))
     assert (partly.returncode, partly.stdout) == (1, f"{SEQ + 1} retried\n")
     assert partly.stderr.startswith(f"{SEQ}: No document")
-    assert run("rejected", "drop", str(SEQ + 1)).returncode == 0
+    partly = run("rejected", "drop", str(SEQ), str(SEQ + 1))
+    assert (partly.returncode, partly.stdout) == (1, f"{SEQ + 1} dropped\n")
+    assert partly.stderr.startswith(f"{SEQ}: No document")
     assert (none := run("rejected", "list")).stderr == "There are none.\n"
     assert (none.returncode, none.stdout) == (0, "")
     assert "ingest" in run("dead-letters", "list").stdout
     refused = run("dead-letters", "retry", "m1")
     assert (refused.returncode, "no message" in refused.stderr) == (1, True)
+    partly = run("dead-letters", "drop", "m0", "m1")
+    assert (partly.returncode, partly.stdout) == (1, "m1 dropped\n")
+    assert partly.stderr.startswith("m0: No")
