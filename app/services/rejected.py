@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Engine
 from starlette.concurrency import run_in_threadpool
 
 from app.domain.documents import Lane, lane_of
-from app.domain.errors import DeadLetterNotFound, NotRetryable, RejectedNotFound
+from app.domain.errors import DeadLetterNotFound, NotRetryable, RejectedNotFound, Unavailable
 from app.queue.messages import ChunkMessage, chunk_message
 from app.queue.resubmit import resubmit_document, resubmit_message
 from app.storage import dead_letters, receipts, rejected, unplanned
@@ -74,7 +74,17 @@ async def retry_rejected(
     chunk = await run_in_threadpool(_prepare_retry, engine, tenant_id, seq)
     if chunk is not None:
         lane, message = chunk
-        await resubmit_document(client, namespace, lane, message, seq)
+        try:
+            await resubmit_document(client, namespace, lane, message, seq)
+        except Unavailable:
+            await run_in_threadpool(_unmark, engine, tenant_id, seq, message.chunk_id)
+            raise
+
+
+def _unmark(engine: Engine, tenant_id: int, seq: int, chunk_id: uuid.UUID) -> None:
+    # What is announced of the chunk stays: it may be queued all the same.
+    with transaction(engine) as connection:
+        rejected.unmark_retried(connection, tenant_id, seq, chunk_id)
 
 
 def _prepare_retry(engine: Engine, tenant_id: int, seq: int) -> tuple[Lane, ChunkMessage] | None:

@@ -170,3 +170,14 @@ def mark_retried(connection: Connection, tenant_id: int, seq: int, chunk_id: uui
         ),
         {"tenant_id": tenant_id, "seq": seq, "chunk_id": chunk_id},
     )
+
+
+def unmark_retried(connection: Connection, tenant_id: int, seq: int, chunk_id: uuid.UUID) -> None:
+    """Note that the queue did not take a chunk; another retry stays noted."""
+    connection.execute(
+        text(
+            "UPDATE rejected_documents SET retried_at = NULL"
+            " WHERE tenant_id = :tenant_id AND seq = :seq AND chunk_id = :chunk_id"
+        ),
+        {"tenant_id": tenant_id, "seq": seq, "chunk_id": chunk_id},
+    )

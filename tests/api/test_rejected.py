@@ -123,6 +123,22 @@ def test_a_document_that_is_retried_twice_is_stored_once_though_both_come_togeth
     assert web.ask("GET", "/ledger").json["adds_up"]
 
 
+def test_a_retry_that_redis_did_not_take_does_not_wait(
+    serve, database_url, engine, parts, make_valkey
+):
+    valkey = make_valkey()
+    web = serve(database_url=database_url, redis_url=valkey.url)
+    refuse(engine, {"id": str(uuid.uuid4()), "content": "text"})
+    valkey.kill()
+    assert web.ask("POST", f"/rejected/{SEQ}/retry").status == 503
+    assert web.ask("GET", f"/rejected/{SEQ}").json["retried_at"] is None
+    valkey.start()
+    assert web.ask("POST", f"/rejected/{SEQ}/retry").status == 202
+    assert web.ask("GET", f"/rejected/{SEQ}").json["retried_at"]
+    ingest(parts, queued(web)[0])
+    assert kept(engine) == []
+
+
 def test_a_retried_document_that_fails_again_stays_with_the_new_reason(web, engine, parts):
     refuse(engine, {"id": str(uuid.uuid4()), "content": 7})
     web.ask("POST", f"/rejected/{SEQ}/retry")
