@@ -23,6 +23,7 @@ from app.storage.retention_walks import Cursor, Piece
 DELIVERIES = 20_000
 """Removed by a statement."""
 PURGED = "purged"
+MAX_SEQ = 2**63 - 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,7 +100,12 @@ def repeat(
     ).one_or_none()
     if row is None:
         return Piece(0, None)
-    removed = _remove(connection, tenant_id, [row.document_id], row.purged_seq)
+    # What functions that had it at that moment have called for since.
+    called_for = _called_for(connection, tenant_id, {row.document_id}, last_seq=row.purged_seq)
+    removed = [
+        *(purge(connection, tenant_id, one, row.purged_seq) for one in sorted(called_for)),
+        _remove(connection, tenant_id, [row.document_id], row.purged_seq),
+    ]
     if row.settled:
         connection.execute(
             text(
@@ -108,7 +114,8 @@ def repeat(
             ),
             {"tenant_id": tenant_id, "document_id": row.document_id, "settled": settled_before},
         )
-    return Piece(sum(asdict(removed).values()), [str(row.document_id)])
+    count = sum(sum(asdict(one).values()) for one in removed)
+    return Piece(count, [str(row.document_id)])
 
 
 _LOCK_DOCUMENTS = text(
@@ -135,7 +142,7 @@ _EVENTS = text(
 _CALLED_FOR = text(
     "SELECT DISTINCT s.child_document_id FROM unnest(CAST(:ids AS uuid[])) AS k (id)"
     " CROSS JOIN LATERAL (SELECT s.child_document_id FROM delivery_steps s"
-    "  WHERE s.tenant_id = :tenant_id AND s.document_id = k.id OFFSET 0) s"
+    "  WHERE s.tenant_id = :tenant_id AND s.document_id = k.id AND s.seq <= :last_seq OFFSET 0) s"
 )
 
 
@@ -145,10 +152,17 @@ def _with_called_for(
     """Return the document and what collectors called for while they had it, in turn."""
     found, fresh = {document_id}, {document_id}
     while fresh:
-        rows = connection.execute(_CALLED_FOR, {"tenant_id": tenant_id, "ids": sorted(fresh)})
-        fresh = set(rows.scalars()) - found
+        fresh = _called_for(connection, tenant_id, fresh) - found
         found |= fresh
     return sorted(found)
+
+
+def _called_for(
+    connection: Connection, tenant_id: int, ids: set[uuid.UUID], *, last_seq: int = MAX_SEQ
+) -> set[uuid.UUID]:
+    """Return what collectors called for while they had versions up to an order number."""
+    values = {"tenant_id": tenant_id, "ids": sorted(ids), "last_seq": last_seq}
+    return set(connection.execute(_CALLED_FOR, values).scalars())
 
 
 def _remove(

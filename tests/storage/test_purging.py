@@ -258,6 +258,29 @@ def test_a_purge_is_repeated_until_nothing_can_come_any_more(
     assert run("SELECT purging FROM tombstones") == [(False,)]
 
 
+def test_what_a_function_calls_for_behind_the_purge_goes_with_a_repeat(
+    engine, run, purge, make_document, store, make_target
+):
+    caller, called = make_target("caller"), make_target("called")
+    document = make_document()
+    store(document, to=(caller,))
+    parent = DeliveryKey(DEFAULT_TENANT, document.id, document.seq, caller.id, 0)
+    purge(document.id, document.seq)
+    with transaction(engine) as connection:
+        begun = steps.begin(connection, parent, "caller", [NewStep(1, called.key, "derived")])
+        steps.begin(connection, begun.steps[1].child, "called", [NewStep(1, caller.key, "deeper")])
+    newer = make_document(id=document.id, seq=document.seq + 10)
+    store(newer, to=(caller,))
+    kept = DeliveryKey(DEFAULT_TENANT, newer.id, newer.seq, caller.id, 0)
+    with transaction(engine) as connection:
+        steps.begin(connection, kept, "caller", [NewStep(1, called.key, "of the newer one")])
+    with transaction(engine) as connection:
+        purging.repeat(connection, DEFAULT_TENANT, NOW, None)
+    left = run("SELECT content FROM documents ORDER BY seq")
+    assert left == [(newer.content,), ("of the newer one",)]
+    assert run("SELECT count(*) FROM deliveries") == [(2,)]
+
+
 def test_repeats_leave_a_newer_document_alone(engine, run, purge, make_document, store_one):
     old = store_one()
     purge(old.id, old.seq)
