@@ -243,7 +243,7 @@ def _cut_out_of_dead_letters(connection: Connection, tenant_id: int, document_id
             cut += 1
             connection.execute(
                 text(
-                    "UPDATE dead_letters SET body = :body"
+                    "UPDATE dead_letters SET body = :body, reason = split_part(reason, ':', 1)"
                     " WHERE tenant_id = :tenant_id AND message_id = :message_id"
                 ),
                 {"tenant_id": tenant_id, "message_id": row.message_id, "body": body},
@@ -263,6 +263,9 @@ def _without(body: bytes, document_id: str) -> bytes | None:
         return None
     gone = {"id": document_id, "content": PURGED}
     message["kwargs"]["documents"] = [gone if _is(one, document_id) else one for one in documents]
+    # It may quote what was in hand, as the reason may, of which the exception's name is left.
+    if isinstance(options := message.get("options"), dict):
+        options.pop("traceback", None)
     return orjson.dumps(message)
 
 

@@ -209,18 +209,26 @@ def test_who_called_for_a_purged_document_hears_of_it(
 def test_it_is_cut_out_of_dead_letters_and_its_place_stays(run, purge, make_document):
     first, second = make_document("private"), make_document("public")
     sent = [{"id": str(one.id), "content": one.content} for one in (first, second)]
-    body = orjson.dumps({"queue_name": "ingest", "kwargs": {"documents": sent}})
+    body = orjson.dumps(
+        {
+            "queue_name": "ingest",
+            "kwargs": {"documents": sent},
+            # As what went wrong may quote it.
+            "options": {"retries": 3, "traceback": "RaiseException: no 'private' here\n"},
+        }
+    )
     for message_id, content in (("m1", body), ("m2", b"no JSON, but " + str(first.id).encode())):
         run(
-            "INSERT INTO dead_letters (tenant_id, message_id, queue, body)"
-            " VALUES (1, :id, 'ingest', :body)",
+            "INSERT INTO dead_letters (tenant_id, message_id, queue, body, reason)"
+            " VALUES (1, :id, 'ingest', :body, 'RaiseException: no ''private'' here')",
             id=message_id,
             body=content,
         )
     assert purge(first.id, 1).dead_letters == 1
     assert purge(first.id, 1).dead_letters == 0
-    [(left,)] = run("SELECT body FROM dead_letters WHERE message_id = 'm1'")
+    [(left, reason)] = run("SELECT body, reason FROM dead_letters WHERE message_id = 'm1'")
     assert b"private" not in bytes(left)
+    assert reason == "RaiseException"
     kept = orjson.loads(bytes(left))["kwargs"]["documents"]
     assert [one["id"] for one in kept] == [one["id"] for one in sent]
     assert kept[1] == sent[1]
