@@ -50,9 +50,9 @@ def parse_delivery_id(text: str) -> DeliveryPlace:
         raise ValueError(f"ids of deliveries begin with {PREFIX} and have {_TEXT_LENGTH} letters")
     try:
         packed = base64.b64decode(text.removeprefix(PREFIX), altchars=b"-_", validate=True)
-    except binascii.Error as error:
+        document, seq, destination, generation = _KEY.unpack(packed)
+    except (binascii.Error, struct.error) as error:  # the latter where it ends in padding
         raise ValueError("this is no id of a delivery") from error
-    document, seq, destination, generation = _KEY.unpack(packed)
     if seq >= 2**63 or generation >= 2**15:
         raise ValueError("this is no id of a delivery")
     return DeliveryPlace(uuid.UUID(bytes=document), seq, uuid.UUID(bytes=destination), generation)

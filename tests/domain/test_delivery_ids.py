@@ -23,7 +23,16 @@ GOOD = delivery_id(DeliveryPlace(uuid.UUID(int=1), 2, uuid.UUID(int=3), 4))
 
 @pytest.mark.parametrize(
     "text",
-    ["", "dlv_", GOOD[:-1], GOOD + "A", "msg_" + GOOD[4:], GOOD[:-1] + "!", "dlv_" + "_" * 56],
+    [
+        "",
+        "dlv_",
+        GOOD[:-1],
+        GOOD + "A",
+        "msg_" + GOOD[4:],
+        GOOD[:-1] + "!",
+        GOOD[:-1] + "=",
+        "dlv_" + "_" * 56,
+    ],
 )
 def test_anything_else_is_refused(text):
     with pytest.raises(ValueError, match="id"):
