@@ -9,6 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from app.domain.backoff import DAY
 
 MAX_CONCURRENCY = 1000
+MIN_PER_SECOND = 0.00001
+"""One in a day or so. The reciprocal of what is far less is no time that can be written down."""
 MAX_PER_SECOND = 10_000
 MAX_RETRIES = 50
 LEAST_DELAY_SECONDS = 0.1
@@ -121,7 +123,7 @@ Ordered = Annotated[
 MaxPerSecond = Annotated[
     float | None,
     Field(
-        gt=0,
+        ge=MIN_PER_SECOND,
         le=MAX_PER_SECOND,
         allow_inf_nan=False,
         description="No more requests begin in a second, whichever processes send them; 0.1 for"

@@ -241,6 +241,7 @@ def test_a_destination_bounds_its_concurrency_and_its_rate(web):
         ({"concurrency": None}, "/concurrency"),
         ({"max_per_second": 0}, "/max_per_second"),
         ({"max_per_second": 1e9}, "/max_per_second"),
+        ({"max_per_second": 1e-9}, "/max_per_second"),
     ],
 )
 def test_bounds_that_make_no_sense_are_refused_by_their_place(web, fields, pointer):
