@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from http import HTTPStatus
 from typing import Any
 
 import structlog
@@ -11,12 +12,14 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
+from starlette.routing import Match
 
 from app.api.problems import problem, request_id_of
 from app.domain import errors
 from app.domain.errors import DocyardError, InvalidInput, Unavailable, Violation
 from app.domain.text import escape
 
+METHODS = ("DELETE", "GET", "HEAD", "PATCH", "POST", "PUT")
 LOG = structlog.get_logger(__name__)
 
 STATUS: dict[type[DocyardError], int] = {
@@ -108,6 +111,16 @@ def _place(body: Any, error: dict[str, Any]) -> Sequence[str | int]:
     return list(steps(body, location, kind)) if part == "body" else location
 
 
+def _allowed(request: Request) -> str:
+    """Return the methods of a path; the framework names those of the first route that has it."""
+    return ", ".join(
+        method
+        for method in METHODS
+        for route in request.app.routes
+        if route.matches({**request.scope, "method": method})[0] is Match.FULL
+    )
+
+
 def install(app: FastAPI) -> None:
     """Make every error of the application a problem."""
 
@@ -126,12 +139,15 @@ def install(app: FastAPI) -> None:
 
     async def http(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)  # noqa: S101  (likewise)
+        headers = error.headers
+        if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+            headers = {"Allow": _allowed(request)}
         return problem(
             error.status_code,
             CODES.get(error.status_code, "http_error"),
             str(error.detail),
             request_id=request_id_of(request),
-            headers=error.headers,
+            headers=headers,
         )
 
     async def unexpected(request: Request, error: Exception) -> Response:

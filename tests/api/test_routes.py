@@ -122,12 +122,28 @@ def test_destinations_are_listed_in_pages(web):
         ("GET", "/nowhere", 404, "not_found"),
         ("PUT", "/documents", 405, "method_not_allowed"),
         ("POST", "/healthz", 405, "method_not_allowed"),
+        ("GET", "/destinations/", 404, "not_found"),
+        ("POST", "/documents/", 404, "not_found"),
     ],
 )
 def test_unknown_routes_are_problems(web, method, path, status, code):
     answer = web.ask(method, path)
     assert (answer.status, answer.json["code"]) == (status, code)
     assert answer.headers["content-type"] == "application/problem+json"
+
+
+@pytest.mark.parametrize(
+    ("path", "allowed"),
+    [
+        ("/destinations", "GET, POST"),
+        (f"/destinations/{uuid.UUID(int=1)}", "DELETE, GET, PATCH"),
+        (f"/documents/{uuid.UUID(int=1)}", "DELETE, GET"),
+        ("/healthz", "GET, HEAD"),
+        ("/v1/event", "POST"),
+    ],
+)
+def test_a_wrong_method_is_told_all_that_are_right(web, path, allowed):
+    assert web.ask("PUT", path).headers["allow"] == allowed
 
 
 def test_health_readiness_and_front_page(web):
