@@ -20,6 +20,8 @@ from app.domain.errors import DocyardError, InvalidInput, Unavailable, Violation
 from app.domain.text import escape
 
 METHODS = ("DELETE", "GET", "HEAD", "PATCH", "POST", "PUT")
+NOT_SAID_TO_BE_JSON = "The body is JSON; say so: `Content-Type: application/json`."
+UNREADABLE = "This is no JSON in UTF-8, or nested too deep, or has a number too long to be read."
 LOG = structlog.get_logger(__name__)
 
 STATUS: dict[type[DocyardError], int] = {
@@ -135,10 +137,14 @@ def install(app: FastAPI) -> None:
             Violation(pointer(list(_place(error.body, one))), str(one["msg"]))
             for one in error.errors()
         ]
+        if isinstance(error.body, bytes):  # FastAPI did not look into it
+            violations = [Violation("", NOT_SAID_TO_BE_JSON)]
         return answer(request, InvalidInput(violations))
 
     async def http(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)  # noqa: S101  (likewise)
+        if error.status_code == HTTPStatus.BAD_REQUEST:  # FastAPI's, where reading a body failed
+            return answer(request, InvalidInput([Violation("", UNREADABLE)]))
         headers = error.headers
         if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
             headers = {"Allow": _allowed(request)}

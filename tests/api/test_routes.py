@@ -146,6 +146,30 @@ def test_a_wrong_method_is_told_all_that_are_right(web, path, allowed):
     assert web.ask("PUT", path).headers["allow"] == allowed
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"description": "caf\xe9"}',
+        b'{"filter": ' + b"[" * 100_000,
+        b'{"timeout_seconds": ' + b"9" * 5_000 + b"}",
+    ],
+    ids=["not UTF-8", "too deep", "too long a number"],
+)
+def test_a_body_that_cannot_be_read_is_invalid_input(web, body):
+    answer = web.ask("POST", "/destinations", body, JSON)
+    assert (answer.status, answer.json["code"]) == (422, "invalid_input")
+    assert [one["pointer"] for one in answer.json["errors"]] == [""]
+    assert "UTF-8" in answer.json["detail"]
+
+
+@pytest.mark.parametrize("headers", [{}, {"Content-Type": "application/x-www-form-urlencoded"}])
+def test_a_body_that_does_not_say_that_it_is_json_is_told_so(web, headers):
+    body = json.dumps({"key": "archive", "url": "http://example.com/hook"})
+    answer = web.ask("POST", "/destinations", body, headers)
+    assert answer.status == 422
+    assert "Content-Type: application/json" in answer.json["detail"]
+
+
 def test_health_readiness_and_front_page(web):
     assert web.ask("GET", "/healthz").json == {"status": "ok"}
     for path in ("/healthz", "/readyz"):
