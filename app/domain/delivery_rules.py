@@ -20,7 +20,7 @@ MAX_BATCH_ITEMS = 1000
 MAX_BATCH_BYTES = 16 * 1024 * 1024
 MAX_BATCH_WAIT_SECONDS = 60.0
 
-_STRICT = ConfigDict(extra="forbid", hide_input_in_errors=True)
+_STRICT = ConfigDict(extra="forbid", hide_input_in_errors=True, strict=True)
 
 
 class ConcurrencyInput(BaseModel):

@@ -157,7 +157,9 @@ Documents = Annotated[
 class DestinationFields(BaseModel):
     """What clients may say of a destination, at first and later."""
 
-    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", hide_input_in_errors=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(
+        extra="forbid", hide_input_in_errors=True, strict=True
+    )
 
     # Of changes the defaults are never looked at: what was not sent is not changed.
     key: Key = ""

@@ -90,7 +90,9 @@ class WebhookKey:
 class SecretRotation(BaseModel):
     """How to rotate a destination's secret."""
 
-    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", hide_input_in_errors=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(
+        extra="forbid", hide_input_in_errors=True, strict=True
+    )
 
     secret: Secret = None
     overlap_seconds: OverlapSeconds = DEFAULT_OVERLAP_SECONDS
@@ -99,7 +101,9 @@ class SecretRotation(BaseModel):
 class KeyRotation(BaseModel):
     """How to rotate the installation's key."""
 
-    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", hide_input_in_errors=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(
+        extra="forbid", hide_input_in_errors=True, strict=True
+    )
 
     overlap_seconds: OverlapSeconds = DEFAULT_OVERLAP_SECONDS
 

@@ -170,6 +170,23 @@ def test_a_body_that_does_not_say_that_it_is_json_is_told_so(web, headers):
     assert "Content-Type: application/json" in answer.json["detail"]
 
 
+@pytest.mark.parametrize(
+    ("fields", "pointer"),
+    [
+        ({"timeout_seconds": True}, "/timeout_seconds"),
+        ({"enabled": "no"}, "/enabled"),
+        ({"concurrency": {"min": True}}, "/concurrency/min"),
+        ({"concurrency": {"min": 1.0}}, "/concurrency/min"),
+        ({"retry": {"schedule_seconds": [True]}}, "/retry/schedule_seconds/0"),
+        ({"batch": {"max_items": True}}, "/batch/max_items"),
+    ],
+)
+def test_a_value_of_another_type_is_refused_by_its_place(web, fields, pointer):
+    answer = create(web, **fields)
+    assert answer.status == 422
+    assert [one["pointer"] for one in answer.json["errors"]] == [pointer]
+
+
 def test_health_readiness_and_front_page(web):
     assert web.ask("GET", "/healthz").json == {"status": "ok"}
     for path in ("/healthz", "/readyz"):
