@@ -11,11 +11,11 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from app.api.parts import Parts, parts_of
 from app.domain.documents import (
     DEFAULT_TENANT,
-    MAX_PRIORITY,
-    MAX_VERSION,
     Attributes,
     Label,
     Labels,
+    Priority,
+    Version,
 )
 from app.domain.predictions import Prediction
 from app.services.previews import Given, Preview, preview_given, preview_stored
@@ -47,11 +47,11 @@ class PreviewInput(BaseModel):
     confidence: Annotated[
         float | None, Field(ge=0, le=1, description="Of the category; 1 when left out.")
     ] = None
-    version: Annotated[int, Field(ge=0, le=MAX_VERSION)] = 0
+    version: Version = 0
     topics: Labels | None = None
     keys: Labels | None = None
     delivery: Literal["broadcast", "key", "topic"] | None = None
-    priority: Annotated[int | None, Field(ge=0, le=MAX_PRIORITY)] = None
+    priority: Priority | None = None
     attributes: Attributes | None = None
 
     @model_validator(mode="after")

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from app.domain.text import json_faults, text_fault
 
@@ -61,6 +61,15 @@ def _storable_json(value: dict[str, Any]) -> dict[str, Any]:
     return value
 
 
+def _no_other_number(value: Any) -> Any:
+    if isinstance(value, bool | float):
+        message = "is not an integer"
+        raise ValueError(message)  # noqa: TRY004  (Pydantic makes a violation of it)
+    return value
+
+
+Version = Annotated[int, Field(ge=0, le=MAX_VERSION), BeforeValidator(_no_other_number)]
+Priority = Annotated[int, Field(ge=0, le=MAX_PRIORITY), BeforeValidator(_no_other_number)]
 Label = Annotated[
     str, Field(min_length=1, max_length=MAX_LABEL_LENGTH), AfterValidator(_storable_text)
 ]
@@ -83,8 +92,7 @@ class DocumentInput(BaseModel):
         Field(description="Chosen by the client, or a UUIDv7 of ours. Same id: an update."),
     ] = None
     version: Annotated[
-        int | None,
-        Field(ge=0, le=MAX_VERSION, description="The higher wins; without it, the later."),
+        Version | None, Field(description="The higher wins; without it, the later.")
     ] = None
     topics: Annotated[Labels | None, Field(description="Dotted names for delivery by topic.")] = (
         None
@@ -100,10 +108,7 @@ class DocumentInput(BaseModel):
         ),
     ] = None
     priority: Annotated[
-        int | None,
-        Field(
-            ge=0, le=MAX_PRIORITY, description="Lower is sooner, 1000 is usual; < 100 overtakes."
-        ),
+        Priority | None, Field(description="Lower is sooner, 1000 is usual; < 100 overtakes.")
     ] = None
     attributes: Annotated[
         Attributes | None,

@@ -65,6 +65,9 @@ BAD = {
     "not a UUID": (b'{"content": "a", "id": "seven"}', 422, "/id"),
     "a negative version": (b'{"content": "a", "version": -1}', 422, "/version"),
     "too large a version": (b'{"content": "a", "version": 9223372036854775808}', 422, "/version"),
+    "a version that is a boolean": (b'{"content": "a", "version": true}', 422, "/version"),
+    "a version that is a float": (b'{"content": "a", "version": 1.0}', 422, "/version"),
+    "a priority that is a boolean": (b'{"content": "a", "priority": false}', 422, "/priority"),
     "topics as text": (b'{"content": "a", "topics": "t"}', 422, "/topics"),
     "an unknown delivery": (b'{"content": "a", "delivery": "pigeon"}', 422, "/delivery"),
     "too many keys": (
