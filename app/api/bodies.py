@@ -19,6 +19,7 @@ from app.domain.documents import DocumentInput
 from app.domain.errors import EncodingUnsupported, InvalidInput, Violation
 from app.domain.identifiers import new_id
 from app.domain.limits import DocumentLimits
+from app.domain.ndjson import BYTE_ORDER_MARK
 from app.domain.text import json_faults
 
 ADAPTER = TypeAdapter(DocumentInput)
@@ -59,7 +60,7 @@ def require_plain(encoding: bytes) -> None:
 
 
 async def read_body(receive: Receive, announced: int, most: int) -> bytes:
-    """Return the whole body.
+    """Return the whole body, without a byte order mark before it.
 
     Args:
         receive: of the request.
@@ -83,7 +84,9 @@ async def read_body(receive: Receive, announced: int, most: int) -> bytes:
         if size > most:
             raise BodyTooLarge
         more = message.get("more_body", False)
-    return parts[0] if len(parts) == 1 else b"".join(parts)
+    body = parts[0] if len(parts) == 1 else b"".join(parts)
+    # RFC 8259, section 8.1: who reads JSON may pass it over.
+    return body.removeprefix(BYTE_ORDER_MARK)
 
 
 def too_large(scope: Scope, sentence: str) -> Response:

@@ -116,6 +116,20 @@ def test_a_document_is_accepted_with_its_place(web):
     assert web.queued() == {"ingest": 1}
 
 
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/documents", b'{"content": "hello"}'),
+        ("/documents/batch", b'[{"content": "hello"}]'),
+        ("/v1/event", b'{"order": 7}'),
+        ("/v1/batch", b'[{"order": 7}]'),
+    ],
+)
+def test_a_byte_order_mark_before_json_is_passed_over(web, path, body):
+    assert web.ask("POST", path, b"\xef\xbb\xbf" + body).status in {200, 202}
+    assert web.queued() == {"ingest": 1}
+
+
 def test_an_id_of_the_clients_is_kept(web):
     one = str(uuid.uuid4())
     assert web.post({"content": "hello", "id": one}).json["id"] == one
