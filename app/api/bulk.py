@@ -84,6 +84,9 @@ class PostBulk:
         )
         # It may be a tap that drips; how long it may be silent is decided here.
         scope.setdefault("state", {})[STREAMED] = upload.stop
+        if options.id is not None:
+            with suppress(RedisError, OSError):
+                await batches.begin(parts.redis, parts.settings.redis_namespace, batch_id)
         renewing = asyncio.create_task(_renew(parts, batch_id))
         body = pieces(receive, pause_seconds=PAUSE_SECONDS, idle_seconds=self._idle_seconds)
         stopped = None

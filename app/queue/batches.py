@@ -63,6 +63,16 @@ async def read(client: redis.asyncio.Redis, namespace: str, batch_id: uuid.UUID)
     return Taken(accepted=int(accepted or 0), state=state)
 
 
+async def begin(client: redis.asyncio.Redis, namespace: str, batch_id: uuid.UUID) -> None:
+    """Say that more comes of a batch, which may have ended before."""
+    key = Keys(namespace).batch(batch_id)
+    async with client.pipeline(transaction=True) as pipeline:
+        pipeline.hdel(key, "ended")
+        pipeline.hincrby(key, "accepted", 0)
+        pipeline.expire(key, BATCH_SECONDS)
+        await pipeline.execute()
+
+
 async def renew(client: redis.asyncio.Redis, namespace: str, batch_id: uuid.UUID) -> None:
     """Show that a batch is still being received."""
     await client.expire(Keys(namespace).batch(batch_id), BATCH_SECONDS)

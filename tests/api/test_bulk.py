@@ -217,6 +217,20 @@ def test_an_upload_that_is_cut_off_says_how_much_was_taken(web):
     assert (batch(web, one)["accepted"], batch(web, one)["intake"]) == (5, "complete")
 
 
+def test_an_upload_under_the_id_of_one_that_has_ended_is_receiving(web):
+    one = uuid.uuid4()
+    assert post(web, lines(2), query=f"?id={one}").status == 202
+    assert batch(web, one)["intake"] == "complete"
+    stream = Stream(web, query=f"?id={one}")
+    stream.send(lines(1))
+    stream.status()
+    stream.piece()
+    assert (batch(web, one)["intake"], batch(web, one)["accepted"]) == ("receiving", 3)
+    stream.end()
+    until(lambda: batch(web, one)["intake"] == "complete")
+    stream.leave()
+
+
 def test_a_batch_that_nobody_renews_is_cut_off(web, redis_url):
     """Its process was killed, or could not say how it ended."""
     one = uuid.uuid4()
