@@ -25,7 +25,7 @@ class Access:
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
         self._app = app
         key = settings.admin_api_key
-        self._expected = f"Bearer {key}".encode() if key else None
+        self._expected = key.encode() if key else None
         self._anonymous = settings.allow_anonymous
         self._loopback: dict[str, bool] = {}
 
@@ -52,7 +52,11 @@ class Access:
     def _has_key(self, scope: Scope) -> bool:
         assert self._expected is not None  # noqa: S101  (asked before)
         given = [value for name, value in scope["headers"] if name == b"authorization"]
-        return len(given) == 1 and hmac.compare_digest(given[0], self._expected)
+        if len(given) != 1:
+            return False
+        scheme, _, key = given[0].partition(b" ")
+        # In any case: RFC 9110, section 11.1.
+        return scheme.lower() == b"bearer" and hmac.compare_digest(key, self._expected)
 
     def _on_loopback(self, scope: Scope) -> bool:
         server = scope.get("server")

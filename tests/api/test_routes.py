@@ -216,7 +216,8 @@ def test_a_key_opens_everything_but_the_probes(serve, database_url, redis_url):
         assert (answer.status, answer.headers["www-authenticate"]) == (401, "Bearer")
         assert web.ask("GET", "/", headers=headers).status == 401
     assert web.queued() == {}
-    assert web.post({"content": "a"}, {"Authorization": "Bearer k1"}).status == 202
+    for scheme in ("Bearer", "bearer", "BEARER"):
+        assert web.post({"content": "a"}, {"Authorization": f"{scheme} k1"}).status == 202
     assert web.ask("GET", "/healthz").status == 200
     assert web.ask("GET", "/readyz").status == 200
 
