@@ -66,6 +66,7 @@ def check(connection: Connection, tenant_id: int, *, since: datetime | None = No
         ("rejected documents", look.rejected),
         ("dead letters", look.dead_letters),
         ("open deliveries", look.open_deliveries),
+        ("failed deliveries", look.failed_deliveries),
         ("deliveries", look.deliveries),
         ("documents of open deliveries", look.order),
         ("deliveries of deleted destinations", look.deleted_destinations),
@@ -159,6 +160,23 @@ class _Look:
                     count=abs(counted - there),
                     destination_id=str(one),
                 )
+        for one in sorted(rows.keys() - self._keys.keys()):
+            self._open_in_vain(one, "is not there")
+
+    def failed_deliveries(self) -> None:
+        """Compare what has failed; it is what people look for, and replay."""
+        rows = ledger.failed_deliveries(*self._at)
+        for one in self._sums.destinations():
+            removed = self._sums.total("deliveries.removed.failed", one)
+            counted = self._sums.total("deliveries.failed", one) - removed
+            if counted != (there := rows.get(one, 0)):
+                self.found.add(
+                    "failed_deliveries_differ",
+                    f"Destination {self._name(one)} has {there} failed deliveries; counted, and not"
+                    f" removed, are {counted}.",
+                    count=abs(counted - there),
+                    destination_id=str(one),
+                )
 
     def deliveries(self) -> None:
         """Count the deliveries; where some are gone name them, or the hour of their plan."""
@@ -241,12 +259,15 @@ class _Look:
     def deleted_destinations(self) -> None:
         """Look whether anything is open for destinations that were deleted."""
         for one in ledger_places.open_of_deleted(*self._at):
-            self.found.add(
-                "open_of_deleted_destination",
-                f"Destination {self._name(one)} was deleted and still has open deliveries.",
-                count=1,
-                destination_id=str(one),
-            )
+            self._open_in_vain(one, "was deleted")
+
+    def _open_in_vain(self, one: uuid.UUID, why: str) -> None:
+        self.found.add(
+            "open_of_deleted_destination",
+            f"Destination {self._name(one)} {why} and still has open deliveries.",
+            count=1,
+            destination_id=str(one),
+        )
 
     def unrouted(self) -> None:
         """Look whether documents wait to be routed that nobody takes up."""

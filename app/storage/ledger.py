@@ -121,6 +121,11 @@ def open_deliveries(connection: Connection, tenant_id: int) -> dict[uuid.UUID, i
     return _per_destination(connection, tenant_id, "state IN ('pending', 'held')")
 
 
+def failed_deliveries(connection: Connection, tenant_id: int) -> dict[uuid.UUID, int]:
+    """Count the failed deliveries of each destination, from the same index."""
+    return _per_destination(connection, tenant_id, "state = 'failed'")
+
+
 def keys_of(connection: Connection, tenant_id: int) -> dict[uuid.UUID, str]:
     """Return the keys of all destinations, also of those that were deleted."""
     rows = connection.execute(

@@ -300,6 +300,30 @@ def test_rows_that_cannot_be_as_they_are_are_named(yard, engine):
     assert found["order_lost"]["where"]["document_id"] == one
 
 
+@pytest.mark.parametrize("state", ["delivered", "superseded", "cancelled"])
+def test_a_failed_delivery_that_is_given_another_end_by_hand_is_missed(yard, engine, state):
+    target = add_destination(engine, "a")
+    yard.post(*content(3))
+    yard.work()
+    for end in (DeliveryState.DELIVERED, DeliveryState.FAILED):
+        yard.deliver(target, end)
+    assert yard.kinds() == []
+    yard.run("UPDATE deliveries SET state = :state WHERE state = 'failed'", state=state)
+    (found,) = yard.ledger()["findings"]
+    assert (found["kind"], found["count"]) == ("failed_deliveries_differ", 1)
+    assert found["where"] == {"destination_id": str(target.id)}
+
+
+def test_open_deliveries_of_a_destination_deleted_by_hand_are_named(yard, engine):
+    target = add_destination(engine, "a")
+    yard.post(*content(2))
+    yard.work()
+    yard.run("DELETE FROM destinations WHERE id = :id", id=target.id)
+    (found,) = yard.ledger()["findings"]
+    assert found["kind"] == "open_of_deleted_destination"
+    assert found["where"] == {"destination_id": str(target.id)}
+
+
 def test_verify_says_the_same_and_exits_with_1(yard, database_url, redis_url):
     one, *_ = yard.post(*content(3))
     yard.work()
