@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import uuid
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from sqlalchemy import Connection
@@ -94,7 +94,9 @@ def apply(
     chunks = [chunk for chunk in chunks if chunk.chunk_id in claimed]
     if not chunks:
         return Applied(counts={}, destinations=())
-    incoming = [document for chunk in chunks for document in chunk.documents]
+    retries = [chunk for chunk in chunks if claimed[chunk.chunk_id]]
+    dropped = _dropped(connection, tenant_id, retries)
+    incoming = [one for chunk in chunks for one in chunk.documents if one.seq not in dropped]
     written = _write(connection, tenant_id, incoming, isolate=isolate)
     winners, refused = written.winners, written.refused
     buried = documents.bury(connection, tenant_id, [winner.id for winner in winners])
@@ -104,9 +106,10 @@ def apply(
     plans, undecided = _plan(stored, _batch_of_each(chunks), planner)
     planned = deliveries.plan(connection, tenant_id, plans)
     unplanned.mark(connection, tenant_id, [mark for _, mark in undecided])
-    # Behind the documents, as a purge takes them.
-    _let_go_of_retried(connection, tenant_id, [one for one in chunks if claimed[one.chunk_id]])
-    rejections = _rejections_of_each(chunks, refused)
+    # Behind the documents, as a purge takes them. What fails again comes back.
+    if retries:
+        rejected.remove(connection, tenant_id, _seqs(retries))
+    rejections = _rejections_of_each(chunks, refused, dropped)
     for chunk_id, found in sorted(rejections.items()):
         rejected.reject(connection, tenant_id, chunk_id, found)
     counts = _count(chunks, winners, rejections, plans)
@@ -140,15 +143,17 @@ def apply(
     )
 
 
-def _let_go_of_retried(
+def _dropped(
     connection: Connection, tenant_id: int, retries: Sequence[ClassifiedChunk]
-) -> None:
-    """Remove from the rejected what is tried again here; should it fail again, it comes back."""
-    if not retries:
-        return
-    seqs = {one.seq for chunk in retries for one in chunk.documents}
-    seqs |= {one.seq for chunk in retries for one in chunk.rejections}
-    rejected.remove(connection, tenant_id, sorted(seqs))
+) -> set[int]:
+    """Return what somebody let go of while its retry was queued; it counts as stale."""
+    seqs = _seqs(retries)
+    return set(seqs) - rejected.kept(connection, tenant_id, seqs) if seqs else set()
+
+
+def _seqs(chunks: Sequence[ClassifiedChunk]) -> list[int]:
+    seqs = {one.seq for chunk in chunks for one in chunk.documents}
+    return sorted(seqs | {one.seq for chunk in chunks for one in chunk.rejections})
 
 
 def is_unstorable(error: DBAPIError) -> bool:
@@ -339,10 +344,13 @@ def _batch_of_each(chunks: Sequence[ClassifiedChunk]) -> dict[int, uuid.UUID]:
 
 
 def _rejections_of_each(
-    chunks: Sequence[ClassifiedChunk], refused: Sequence[Rejection]
+    chunks: Sequence[ClassifiedChunk], refused: Sequence[Rejection], dropped: Collection[int]
 ) -> dict[uuid.UUID, list[Rejection]]:
     """Return the rejections per chunk: those found before, and those that Postgres refused."""
-    found = {chunk.chunk_id: list(chunk.rejections) for chunk in chunks}
+    found = {
+        chunk.chunk_id: [one for one in chunk.rejections if one.seq not in dropped]
+        for chunk in chunks
+    }
     if refused:
         chunk_of = {
             document.seq: chunk.chunk_id for chunk in chunks for document in chunk.documents

@@ -103,6 +103,17 @@ def remove(connection: Connection, tenant_id: int, seqs: Sequence[int]) -> list[
     return found
 
 
+def kept(connection: Connection, tenant_id: int, seqs: Sequence[int]) -> set[int]:
+    """Return those that are still set aside."""
+    rows = connection.execute(
+        text(
+            "SELECT seq FROM rejected_documents WHERE tenant_id = :tenant_id AND seq = ANY(:seqs)"
+        ),
+        {"tenant_id": tenant_id, "seqs": list(seqs)},
+    )
+    return set(rows.scalars())
+
+
 def reason_of(connection: Connection, tenant_id: int, document_id: uuid.UUID) -> str | None:
     """Return why a document was set aside, None when it was not."""
     reason: str | None = connection.execute(

@@ -139,6 +139,22 @@ def test_a_retry_that_redis_did_not_take_does_not_wait(
     assert kept(engine) == []
 
 
+@pytest.mark.parametrize("content", ["text", 7])
+def test_what_is_dropped_while_its_retry_is_queued_stays_out(web, engine, parts, content):
+    for seq in (SEQ, SEQ + 1):
+        refuse(engine, {"id": str(uuid.uuid4()), "content": content}, seq=seq)
+        assert web.ask("POST", f"/rejected/{seq}/retry").status == 202
+    assert web.ask("DELETE", f"/rejected/{SEQ}").status == 204
+    both, _ = queued(web)
+    ingest(parts, both)
+    stored = [seq for (seq,) in rows(engine, "SELECT seq FROM documents")]
+    assert stored + [seq for seq, _ in kept(engine)] == [SEQ + 1]
+    with transaction(engine) as connection:
+        counters = totals(connection, DEFAULT_TENANT)
+    settled = [counters.get(f"documents.{name}", 0) for name in ("stored", "stale", "rejected")]
+    assert settled == [len(stored), 1, 1 - len(stored)]
+
+
 def test_a_retried_document_that_fails_again_stays_with_the_new_reason(web, engine, parts):
     refuse(engine, {"id": str(uuid.uuid4()), "content": 7})
     web.ask("POST", f"/rejected/{SEQ}/retry")
