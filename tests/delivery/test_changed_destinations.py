@@ -36,6 +36,15 @@ def move(yard, destination, url):
         wait_for_renewal(yard, destination)
 
 
+def has_failed_for_long(yard, destination):
+    """Write down all failures but the one that disables it."""
+    with transaction(yard.engine) as connection:
+        lease = leases.acquire(connection, DEFAULT_TENANT, destination.id, "me", 0.001)
+        row = Health(failing_since=LONG_AGO, failures=19, last_error="HTTP 500", told=True)
+        health.note(connection, lease, Observed(row), now=LONG_AGO, rules=HealthRules())
+        leases.release(connection, lease)
+
+
 def is_enabled(yard, destination):
     with transaction(yard.engine) as connection:
         return destinations.get(connection, DEFAULT_TENANT, destination.id).enabled
@@ -89,11 +98,7 @@ def test_failures_that_are_written_behind_the_change_do_not_count_either(
     """The lease is renewed, or released, in the moment in which the URL changes."""
     elsewhere, release = make_receiver(), receiver.hangs()
     destination = yard.destination(receiver.url)
-    with transaction(yard.engine) as connection:
-        lease = leases.acquire(connection, DEFAULT_TENANT, destination.id, "me", 0.001)
-        row = Health(failing_since=LONG_AGO, failures=19, last_error="HTTP 500", told=True)
-        health.note(connection, lease, Observed(row), now=LONG_AGO, rules=HealthRules())
-        leases.release(connection, lease)
+    has_failed_for_long(yard, destination)
     yard.one(destination)
     delivery.deliver(destination)
     wait_until(lambda: receiver.received)
@@ -113,11 +118,7 @@ def test_a_destination_that_is_enabled_again_is_not_disabled_by_what_came_before
     yard, delivery, receiver
 ):
     destination = yard.destination(receiver.url, concurrency={"min": 5})
-    with transaction(yard.engine) as connection:
-        lease = leases.acquire(connection, DEFAULT_TENANT, destination.id, "me", 0.001)
-        row = Health(failing_since=LONG_AGO, failures=19, last_error="HTTP 500", told=True)
-        health.note(connection, lease, Observed(row), now=LONG_AGO, rules=HealthRules())
-        leases.release(connection, lease)
+    has_failed_for_long(yard, destination)
     released = asyncio.Event()
 
     async def one_hangs(_):
@@ -146,11 +147,7 @@ def test_a_pause_that_ends_between_two_looks_begins_anew_too(
     delivery = make_delivery(lease_seconds=0.6 if looks else 60)
     release = receiver.hangs()
     destination = yard.destination(receiver.url)
-    with transaction(yard.engine) as connection:
-        lease = leases.acquire(connection, DEFAULT_TENANT, destination.id, "me", 0.001)
-        row = Health(failing_since=LONG_AGO, failures=19, last_error="HTTP 500", told=True)
-        health.note(connection, lease, Observed(row), now=LONG_AGO, rules=HealthRules())
-        leases.release(connection, lease)
+    has_failed_for_long(yard, destination)
     yard.one(destination)
     delivery.deliver(destination)
     wait_until(lambda: receiver.received)
