@@ -192,12 +192,13 @@ def remove_events(
 
 
 _TOMBSTONES = text(
-    "SELECT document_id, deleted_at < :cutoff AND NOT purging"
+    "WITH page AS (SELECT document_id, deleted_at < :cutoff AND NOT purging AS old FROM tombstones"
+    "  WHERE tenant_id = :tenant_id AND document_id > :after ORDER BY document_id LIMIT :limit)"
+    " SELECT p.document_id, p.old AND count(r.document_id) = 0 AS old FROM page p"
     # Somebody may try an older version again. Its copy stays, and so must what keeps it out.
-    "  AND document_id NOT IN (SELECT document_id FROM rejected_documents"
-    "   WHERE tenant_id = :tenant_id AND document_id IS NOT NULL AND stage <> 'router') AS old"
-    " FROM tombstones WHERE tenant_id = :tenant_id AND document_id > :after"
-    " ORDER BY document_id LIMIT :limit"
+    " LEFT JOIN rejected_documents r ON r.tenant_id = :tenant_id"
+    "  AND r.document_id = p.document_id AND r.stage <> 'router'"
+    " GROUP BY p.document_id, p.old ORDER BY p.document_id"
 )
 _DELETE_TOMBSTONES = text(
     "DELETE FROM tombstones WHERE ctid = ANY(ARRAY(SELECT ctid FROM tombstones"
