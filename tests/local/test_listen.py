@@ -175,7 +175,8 @@ def test_full_shows_headers_and_bodies():
 
 @pytest.mark.usefixtures("folder")
 @pytest.mark.parametrize("options", [(), ("--full",)])
-def test_in_a_terminal_it_has_colours_and_obeys_no_strangers(options):
+def test_in_a_terminal_it_has_colours_and_obeys_no_strangers(options, monkeypatch):
+    monkeypatch.setenv("TERM", "xterm")
     ours, theirs = pty.openpty()
     listening = Listening("--no-register", *options, stdout=theirs)
     os.close(theirs)
