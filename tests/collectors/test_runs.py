@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from types import SimpleNamespace
@@ -352,16 +353,30 @@ def test_nobody_is_timed_out_for_another_that_blocks(make_carrier, desk):
         release.wait(30)
         return Ok()
 
-    @collector("patient", timeout_seconds=0.3)
+    @collector("patient", timeout_seconds=1.0)
     async def patient(payload, ctx):  # noqa: ARG001
+        for _ in range(10):  # what it needs are turns of the loop
+            await asyncio.sleep(0.01)
         return Ok("unharmed")
 
     carrier = make_carrier(block, patient)
     desk.store(carrier, "block")
     assert blocked.wait(10)
     innocent = desk.store(carrier, "patient")
-    threading.Timer(1.5, release.set).start()
+    threading.Timer(2.5, release.set).start()
     row = desk.ended(innocent)
+    assert (row.value, row.attempts) == ("unharmed", 1)
+
+
+def test_what_another_takes_in_the_middle_of_a_run_is_not_counted(make_carrier, desk):
+    @collector("patient", timeout_seconds=1.0)
+    async def patient(payload, ctx):  # noqa: ARG001
+        asyncio.get_running_loop().call_later(0.05, time.sleep, 1.5)
+        for _ in range(5):
+            await asyncio.sleep(0.1)
+        return Ok("unharmed")
+
+    row = desk.ended(desk.store(make_carrier(patient), "patient"))
     assert (row.value, row.attempts) == ("unharmed", 1)
 
 

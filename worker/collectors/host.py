@@ -21,6 +21,7 @@ import uvloop
 
 from app.domain.calls import Context
 from app.domain.collectors import CollectorSpec
+from worker.collectors.free_time import FreeTime
 
 LOG = structlog.get_logger(__name__)
 FIRST_PAUSE_SECONDS = 1.0
@@ -35,6 +36,7 @@ class CollectorHost:
     def __init__(self, specs: Mapping[str, CollectorSpec]) -> None:
         """Keep the collectors, by their keys; there is no loop before ``start``."""
         self.specs = specs
+        self.free_time = FreeTime()
         self.loop: asyncio.AbstractEventLoop
         self._ready: dict[str, Context] = {}
         self._stages: list[asyncio.Task[None]] = []
@@ -136,6 +138,7 @@ class CollectorHost:
                 break
 
     def _open(self) -> None:
+        self.free_time.start(self.loop)
         self._stages = [
             self.loop.create_task(self._stage(spec), name=f"lifecycle of {key}")
             for key, spec in self.specs.items()

@@ -35,8 +35,6 @@ from worker.collectors.host import CollectorHost
 from worker.collectors.outcomes import Ended, ended_by, ended_in_time
 
 LOG = structlog.get_logger(__name__)
-HELD_UP_SECONDS = 0.1
-"""A loop that takes so long to come round is not the fault of everybody whose time is up."""
 RETRY_BEGIN_SECONDS = 1.0
 
 
@@ -135,27 +133,23 @@ class Run:
     async def _run(self) -> None:
         """Wait for the end or the next call, for as long as the function may take in all."""
         self._turn = turn = self._loop.create_future()
-        began_at = self._loop.time()
+        free_time = self._host.free_time
+        ends_at = free_time.seconds + self._timeout_seconds - self._spent_seconds
         try:
             while not turn.done():
-                ends_at = began_at + self._timeout_seconds - self._spent_seconds
-                await asyncio.wait({turn}, timeout=ends_at - self._loop.time())
-                if not turn.done() and not await self._held_up(turn):
+                done, _ = await asyncio.wait({turn}, timeout=ends_at - free_time.seconds)
+                if done:
+                    break
+                # Whether the loop has just been held up is known when it comes round.
+                await asyncio.wait({turn, self._host.round()}, return_when=asyncio.FIRST_COMPLETED)
+                if not turn.done() and free_time.seconds >= ends_at:
                     sentence = f"no result within {self._timeout_seconds:g} s"
                     self._ended = ended_in_time(sentence, self._timeout_seconds)
                     return
             turn.result()
         finally:
-            self._spent_seconds += self._loop.time() - began_at
+            self._spent_seconds = free_time.seconds - (ends_at - self._timeout_seconds)
             self._turn = None
-
-    async def _held_up(self, turn: asyncio.Future[None]) -> bool:
-        """Tell whether another function kept the loop from this one; that time does not count."""
-        began_at = self._loop.time()
-        await asyncio.wait({turn, self._host.round()}, return_when=asyncio.FIRST_COMPLETED)
-        seconds = self._loop.time() - began_at
-        self._spent_seconds -= seconds
-        return turn.done() or seconds > HELD_UP_SECONDS
 
     # On the host's loop
 
