@@ -36,6 +36,8 @@ def stock(url, answer_seconds=5.0):
         client=connect(url, answer_seconds=answer_seconds),
         namespace=NS,
         heartbeat_timeout=1000,
+        # Drawn at each command, of a million; its 1000 would let a fault be mended now and then.
+        maintenance_chance=1,
         middleware=[Retries(min_backoff=50)],
     )
 

@@ -180,7 +180,7 @@ WORKER = """
     def setup():
         if os.environ["KIND"] == "stock":
             broker = RedisBroker(client=client, namespace="docyard", heartbeat_timeout=1000,
-                                 middleware=[Retries()])
+                                 maintenance_chance=1, middleware=[Retries()])
         else:
             broker = HardenedBroker(client, namespace="docyard", heartbeat_timeout_seconds=1.0,
                                     chores_every_seconds=0.3, poll_seconds=0.2,
