@@ -7,7 +7,6 @@ import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
-from pathlib import Path
 from typing import Any, TypeVar
 
 import orjson
@@ -31,7 +30,7 @@ from app.storage.ingest import Applied, ClassifiedChunk, apply, is_unstorable
 from app.storage.receipts import begin_tries
 from app.storage.rejected import Rejection
 from worker.classification import ModelHolder
-from worker.isolation import Poison, classify_isolated
+from worker.isolation import IsolatedClassifier, Poison
 from worker.planning import Planning, Ring, as_unplanned, plan
 
 LOG = structlog.get_logger(__name__)
@@ -52,7 +51,7 @@ class Ingest:
 
     engine: Engine
     model: ModelHolder
-    model_path: Path
+    isolated: IsolatedClassifier
     destinations: DestinationCache
     ring: Ring
     stopping: threading.Event
@@ -155,7 +154,7 @@ def classify(parts: Ingest, chunks: Sequence[Chunk], *, isolated: bool) -> list[
         return read_chunks
     answers: Sequence[Prediction | Poison | None]
     if isolated and parts.model.usable():
-        answers = classify_isolated(parts.model_path, texts)
+        answers = parts.isolated.classify(texts)
     else:
         answers = parts.model.classify(texts)
     each = iter(answers)

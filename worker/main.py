@@ -43,6 +43,7 @@ from worker.actors import register_delivery, register_ingest
 from worker.classification import ModelHolder
 from worker.grouping import Grouping
 from worker.ingest import Ingest, ingest
+from worker.isolation import IsolatedClassifier
 from worker.middleware import worker_middleware
 from worker.planning import Planning, Replanner
 from worker.previews import Preview, Previewer, preview
@@ -175,7 +176,7 @@ def _add_ingest(broker: HardenedBroker, settings: Settings, engine: Engine, bell
     parts = Ingest(
         engine=engine,
         model=ModelHolder(settings.model_path),
-        model_path=settings.model_path,
+        isolated=IsolatedClassifier(settings.model_path),
         destinations=destinations,
         ring=bell.ring,
         stopping=threading.Event(),
@@ -205,6 +206,7 @@ def _add_ingest(broker: HardenedBroker, settings: Settings, engine: Engine, bell
         previewer.stop()
         replanner.stop()
         planning.router.close()
+        parts.isolated.close()
 
     return Part(start=start, stop=parts.stopping.set, close=close)
 

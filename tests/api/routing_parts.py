@@ -13,6 +13,7 @@ from app.queue.messages import Chunk
 from app.storage.destinations import DestinationCache
 from app.storage.engine import make_engine
 from worker.ingest import Ingest, ingest
+from worker.isolation import IsolatedClassifier
 
 _seqs = itertools.count(1_790_000_000_000_000, 1000)
 
@@ -39,7 +40,7 @@ class Store:
         self.parts = Ingest(
             engine=self.engine,
             model=self.model,
-            model_path=Path("nowhere"),
+            isolated=IsolatedClassifier(Path("nowhere")),
             destinations=DestinationCache(),
             ring=lambda *_: None,
             stopping=threading.Event(),

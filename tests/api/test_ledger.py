@@ -28,6 +28,7 @@ from app.storage.documents import delete
 from app.storage.engine import make_engine, transaction
 from tests.worker.test_worker_parts import FakeModel, add_destination, rows
 from worker.ingest import Ingest, ingest
+from worker.isolation import IsolatedClassifier
 
 PROJECT = Path(__file__).parents[2]
 REFUSED = "refused"
@@ -56,7 +57,7 @@ class Yard:
         self.parts = Ingest(
             engine=engine,
             model=FakeModel(usable=False),
-            model_path=Path("nowhere"),
+            isolated=IsolatedClassifier(Path("nowhere")),
             destinations=DestinationCache(),
             ring=lambda *_: None,
             stopping=threading.Event(),

@@ -28,6 +28,7 @@ from app.storage.receipts import begin_tries
 from app.storage.rejected import Rejection
 from tests.worker.test_worker_parts import FakeModel, chunk, rows
 from worker.ingest import Ingest, ingest
+from worker.isolation import IsolatedClassifier
 
 PROJECT = Path(__file__).parents[2]
 SEQ = 1_790_000_000_000_000
@@ -45,7 +46,7 @@ def parts(engine):
     return Ingest(
         engine=engine,
         model=FakeModel(usable=False),
-        model_path=Path("nowhere"),
+        isolated=IsolatedClassifier(Path("nowhere")),
         destinations=DestinationCache(),
         ring=lambda *_: None,
         stopping=threading.Event(),

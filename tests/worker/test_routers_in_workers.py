@@ -59,7 +59,7 @@ def make_parts(engine):
         parts = Ingest(
             engine=engine,
             model=FakeModel(),
-            model_path=None,
+            isolated=None,
             destinations=cache,
             ring=lambda _, ids: rung.extend(ids),
             stopping=threading.Event(),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import textwrap
 import threading
 import uuid
 from pathlib import Path
@@ -22,53 +21,13 @@ from app.storage.dead_letters import DeadMessage
 from app.storage.destinations import DestinationCache
 from app.storage.engine import make_engine, transaction
 from tests.acceptance.conftest import until
-from worker import isolation
 from worker.classification import ModelHolder
 from worker.ingest import Ingest, Stopping, ingest
-from worker.isolation import Poison, classify_isolated
+from worker.isolation import IsolatedClassifier
 from worker.supervisor import Supervisor
 from worker.sweeper import Sweeper
 
 PROJECT = Path(__file__).parents[2]
-POISON = """
-    import os, time
-
-    class Model:
-        classes_ = ["fine", "other"]
-        def predict_proba(self, texts):
-            import numpy
-            for text in texts:
-                if text == "kills":
-                    os._exit(11)
-                if text == "raises":
-                    raise ValueError("no")
-                if text == "hangs":
-                    time.sleep(60)
-            return numpy.array([[0.9, 0.1]] * len(texts))
-"""
-
-
-@pytest.fixture
-def poisonous(tmp_path, monkeypatch):
-    """A model that kills, hangs or raises on some texts."""
-    from models.artifact import save
-
-    (tmp_path / "poisonous_model.py").write_text(textwrap.dedent(POISON))
-    monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{PROJECT}")
-    import poisonous_model
-
-    folder = tmp_path / "model"
-    save(
-        folder,
-        poisonous_model.Model(),
-        name="poison",
-        data={},
-        scores={},
-        parameters={},
-    )
-    yield folder
-    del sys.modules["poisonous_model"]
 
 
 class FakeModel:
@@ -98,7 +57,7 @@ def make_parts(engine):
         parts = {
             "engine": engine,
             "model": FakeModel(),
-            "model_path": Path("nowhere"),
+            "isolated": IsolatedClassifier(Path("nowhere")),
             "destinations": DestinationCache(),
             "ring": lambda _, ids: rung.extend(ids),
             "stopping": threading.Event(),
@@ -243,23 +202,8 @@ def test_stopping_while_postgres_is_away_gives_the_chunk_back(make_postgres, mak
     engine.dispose()
 
 
-def test_the_document_that_kills_or_fails_is_named_and_the_others_classified(poisonous):
-    answers = classify_isolated(poisonous, ["a", "kills", "b", "raises", "c"])
-    assert [isinstance(one, Poison) for one in answers] == [False, True, False, True, False]
-    assert "died" in answers[1]
-    assert "ValueError: no" in answers[3]
-    assert answers[4].category == "fine"
-
-
-def test_a_document_on_which_the_classifier_hangs_is_named(poisonous, monkeypatch):
-    monkeypatch.setattr(isolation, "ANSWER_SECONDS", 1.0)
-    answers = classify_isolated(poisonous, ["hangs", "b"])
-    assert isinstance(answers[0], Poison)
-    assert answers[1].category == "fine"
-
-
-def test_from_the_second_try_poison_is_rejected_alone(engine, make_parts, poisonous):
-    parts, _ = make_parts(model=ModelHolder(poisonous), model_path=poisonous)
+def test_from_the_second_try_poison_is_rejected_alone(engine, make_parts, poisonous, isolated):
+    parts, _ = make_parts(model=ModelHolder(poisonous), isolated=isolated)
     one = chunk("a", "raises", "b")
     with pytest.raises(ValueError, match="no"):
         ingest(parts, [one])
