@@ -53,6 +53,9 @@ _TRACES = {
     "INSERT INTO counters (tenant_id, name, destination_id, hour, amount)"
     " SELECT 1, 'deliveries.delivered', gen_random_uuid(), now(), 10"
     " FROM generate_series(1, %(count)s::bigint)": 10,
+    "INSERT INTO rejected_documents (tenant_id, seq, document_id, chunk_id, reason, body)"
+    " SELECT 1, n, gen_random_uuid(), gen_random_uuid(), 'generated', '{}'"
+    " FROM generate_series(1, %(count)s::bigint) n": 10,
     "INSERT INTO batch_counts (tenant_id, batch_id, name, amount)"
     " SELECT 1, gen_random_uuid(), 'stored', 10 FROM generate_series(1, %(count)s::bigint)": 10,
 }
@@ -107,7 +110,7 @@ def make_deliveries(
 
 
 def make_traces(database_url: str, count: int) -> None:
-    """Add what so many documents leave behind: receipts, counters, tombstones."""
+    """Add what so many documents leave behind: receipts, counters, tombstones, rejected ones."""
     with psycopg.connect(database_url, autocommit=True) as connection:
         for statement, share in _TRACES.items():
             connection.execute(statement, {"count": count // share})

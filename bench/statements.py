@@ -30,6 +30,7 @@ from app.storage import (
     documents,
     purging,
     receipts,
+    rejected,
     removal,
     replays,
     retention,
@@ -170,6 +171,15 @@ STATEMENTS: Mapping[str, Call] = {
     ),
     "deletion of a document": lambda connection, world: documents.delete(
         connection, TENANT, world.stored[0][0]
+    ),
+    "why a document was set aside": lambda connection, world: rejected.reason_of(
+        connection, TENANT, world.stored[0][0]
+    ),
+    "what of a document was set aside": lambda connection, world: rejected.list_page(
+        connection, TENANT, limit=PAGE, document_id=world.stored[0][0]
+    ),
+    "page of what was set aside": lambda connection, _: rejected.list_page(
+        connection, TENANT, limit=PAGE
     ),
     "receipt": _receipt,
     "supersede 500 documents": _supersede,

@@ -13,13 +13,12 @@ from sqlalchemy import Engine
 
 from app.api.paging import link_next
 from app.api.parts import Parts, engine_of, parts_of
-from app.domain.documents import DEFAULT_TENANT
+from app.domain.documents import DEFAULT_TENANT, MAX_SEQ
 from app.services.rejected import drop_rejected, list_rejected, read_rejected, retry_rejected
 from app.storage.rejected import Rejected
 
 router = APIRouter(tags=["rejected documents"])
 
-MAX_SEQ = 2**63 - 1
 RejectedId = Annotated[int, Path(ge=0, le=MAX_SEQ)]
 TheEngine = Annotated[Engine, Depends(engine_of)]
 

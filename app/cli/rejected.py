@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from app.cli.installation import settings_of_installation
-from app.domain.documents import DEFAULT_TENANT
+from app.domain.documents import DEFAULT_TENANT, MAX_SEQ
 from app.settings import Settings
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 rejected = typer.Typer(help="Documents that were set aside, with their bytes and the reason.")
 
-Ids = Annotated[list[int], typer.Argument(metavar="ID...", min=0, max=2**63 - 1)]
+Ids = Annotated[list[int], typer.Argument(metavar="ID...", min=0, max=MAX_SEQ)]
 PAGE = 500
 
 
@@ -48,7 +48,7 @@ def list_() -> None:
 
 
 @rejected.command()
-def show(rejected_id: Annotated[int, typer.Argument(metavar="ID", min=0, max=2**63 - 1)]) -> None:
+def show(rejected_id: Annotated[int, typer.Argument(metavar="ID", min=0, max=MAX_SEQ)]) -> None:
     """Show one: what is known of it on stderr, its bytes on stdout."""
     from app.services.rejected import read_rejected  # noqa: PLC0415  (likewise)
 
@@ -60,9 +60,7 @@ def show(rejected_id: Annotated[int, typer.Argument(metavar="ID", min=0, max=2**
 
 @rejected.command()
 def retry(
-    ids: Annotated[
-        list[int] | None, typer.Argument(metavar="[ID]...", min=0, max=2**63 - 1)
-    ] = None,
+    ids: Annotated[list[int] | None, typer.Argument(metavar="[ID]...", min=0, max=MAX_SEQ)] = None,
     *,
     everything: Annotated[bool, typer.Option("--all", help="All that are set aside.")] = False,
 ) -> None:

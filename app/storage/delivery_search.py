@@ -17,6 +17,7 @@ from sqlalchemy import Connection, Row, text
 
 from app.domain.deliveries import DeliveryState
 from app.domain.delivery_ids import DeliveryPlace
+from app.domain.documents import MAX_SEQ
 
 Wanted = Literal[
     "undelivered",
@@ -40,7 +41,6 @@ _STATES: dict[str, tuple[str, ...]] = {
 _UNDELIVERED = frozenset(_STATES["undelivered"])
 _FIRST_WALK = 1_000
 _LONG_WALK = 20_000
-_LAST_SEQ = 2**63 - 1
 _ORDER = "seq DESC, document_id DESC, destination_id DESC, generation DESC"
 
 
@@ -211,7 +211,7 @@ def _entries(wanted: DeliveryFilter, values: dict[str, Any]) -> list[str]:
 
 def _bounds(wanted: DeliveryFilter, after: DeliveryPlace | None, values: dict[str, Any]) -> str:
     values["first_seq"] = 0 if wanted.since is None else seq_of(wanted.since)
-    values["end_seq"] = _LAST_SEQ if wanted.until is None else seq_of(wanted.until)
+    values["end_seq"] = MAX_SEQ if wanted.until is None else seq_of(wanted.until)
     bounds = "AND seq >= :first_seq AND seq < :end_seq"
     if wanted.seq is not None:
         values["seq"] = wanted.seq

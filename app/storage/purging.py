@@ -16,6 +16,7 @@ from datetime import datetime
 import orjson
 from sqlalchemy import Connection, text
 
+from app.domain.documents import MAX_SEQ
 from app.storage import counters, removal
 from app.storage.counters import Delta
 from app.storage.retention_walks import Cursor, Piece
@@ -23,7 +24,6 @@ from app.storage.retention_walks import Cursor, Piece
 DELIVERIES = 20_000
 """Removed by a statement."""
 PURGED = "purged"
-MAX_SEQ = 2**63 - 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -212,8 +212,7 @@ _TRACES = (
     ),
 )
 _ATTEMPTS = text(f"DELETE FROM attempts WHERE {_OF_DOCUMENT} AND seq <= :last_seq")  # noqa: S608  (likewise)
-# Those that could not be read have no id of their own; it may stand in their bytes. The table holds
-# what was set aside, so it is read from end to end.
+# Those that could not be read have no id of their own; it may stand in their bytes.
 _REJECTED = text(
     "DELETE FROM rejected_documents r WHERE r.tenant_id = :tenant_id AND r.seq <= :last_seq"
     " AND (r.document_id = ANY(CAST(:ids AS uuid[])) OR (r.document_id IS NULL AND EXISTS ("

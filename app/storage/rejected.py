@@ -14,6 +14,7 @@ from typing import Literal
 
 from sqlalchemy import Connection, text
 
+from app.domain.documents import MAX_SEQ
 from app.storage import counters
 from app.storage.counters import Delta
 
@@ -138,14 +139,18 @@ def list_page(
     document_id: uuid.UUID | None = None,
 ) -> list[Rejected]:
     """Return what was set aside, without bodies, what was accepted last first."""
+    of_document = "" if document_id is None else " AND document_id = :document_id"
     rows = connection.execute(
         text(
             f"SELECT {_SHOWN} FROM rejected_documents WHERE tenant_id = :tenant_id"  # noqa: S608  (constants only)
-            " AND (CAST(:after AS bigint) IS NULL OR seq < :after)"
-            " AND (CAST(:document_id AS uuid) IS NULL OR document_id = :document_id)"
-            " ORDER BY seq DESC LIMIT :limit"
+            f" AND seq < :before{of_document} ORDER BY seq DESC LIMIT :limit"
         ),
-        {"tenant_id": tenant_id, "after": after, "document_id": document_id, "limit": limit},
+        {
+            "tenant_id": tenant_id,
+            "before": MAX_SEQ if after is None else after,
+            "document_id": document_id,
+            "limit": limit,
+        },
     )
     return [Rejected(**row._asdict()) for row in rows]
 

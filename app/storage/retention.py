@@ -115,8 +115,8 @@ _BEGINNINGS = {
         "  FOR UPDATE SKIP LOCKED) r WHERE created_at < :cutoff))"
     ),
     Kept.REJECTED: text(
-        "DELETE FROM rejected_documents WHERE tenant_id = :tenant_id AND seq = ANY(ARRAY("
-        " SELECT r.seq FROM rejected_documents r WHERE r.tenant_id = :tenant_id"
+        "DELETE FROM rejected_documents WHERE ctid = ANY(ARRAY("
+        " SELECT r.ctid FROM rejected_documents r WHERE r.tenant_id = :tenant_id"
         "  AND r.seq < :first_seq AND r.rejected_at < :cutoff"
         "  ORDER BY r.seq LIMIT :limit FOR UPDATE SKIP LOCKED))"
     ),
@@ -194,11 +194,10 @@ def remove_events(
 _TOMBSTONES = text(
     "WITH page AS (SELECT document_id, deleted_at < :cutoff AND NOT purging AS old FROM tombstones"
     "  WHERE tenant_id = :tenant_id AND document_id > :after ORDER BY document_id LIMIT :limit)"
-    " SELECT p.document_id, p.old AND count(r.document_id) = 0 AS old FROM page p"
     # Somebody may try an older version again. Its copy stays, and so must what keeps it out.
-    " LEFT JOIN rejected_documents r ON r.tenant_id = :tenant_id"
-    "  AND r.document_id = p.document_id AND r.stage <> 'router'"
-    " GROUP BY p.document_id, p.old ORDER BY p.document_id"
+    " SELECT p.document_id, p.old AND NOT EXISTS (SELECT 1 FROM rejected_documents r"
+    "  WHERE r.tenant_id = :tenant_id AND r.document_id = p.document_id AND r.stage <> 'router'"
+    "  OFFSET 0) AS old FROM page p ORDER BY p.document_id"
 )
 _DELETE_TOMBSTONES = text(
     "DELETE FROM tombstones WHERE ctid = ANY(ARRAY(SELECT ctid FROM tombstones"

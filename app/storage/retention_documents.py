@@ -13,6 +13,7 @@ from datetime import datetime
 
 from sqlalchemy import Connection, text
 
+from app.domain.documents import MAX_SEQ
 from app.storage import counters, removal
 from app.storage.counters import Delta
 from app.storage.retention_walks import Cursor, Piece
@@ -22,7 +23,6 @@ LOOKED_AT = 2_000
 REMOVED = 500
 DELIVERIES = 5_000
 """Removed in a piece, at most: one document may have had thousands."""
-MAX_SEQ = 2**63 - 1
 
 _PAGE = text(
     "SELECT id, updated_at < :cutoff AS old FROM documents"

@@ -10,8 +10,16 @@ from bench.explain import explain
 from bench.statements import STATEMENTS
 from bench.world import make_world
 
-LARGE = ("documents", "deliveries", "tombstones", "receipts", "counters", "batch_counts")
-"""Grow with the documents. The others stay small: destinations, leases, deltas between folds."""
+LARGE = (
+    "documents",
+    "deliveries",
+    "tombstones",
+    "receipts",
+    "rejected_documents",
+    "counters",
+    "batch_counts",
+)
+"""Grow with the documents, or their faults. The others stay small: destinations, leases, deltas."""
 ENTERED_BY = {
     "documents_pkey": ("id = ", "id > "),
     "deliveries_pkey": ("document_id = ",),
@@ -21,6 +29,8 @@ ENTERED_BY = {
     "deliveries_undelivered": ("state = ",),
     "tombstones_pkey": ("document_id = ", "document_id > "),
     "receipts_pkey": ("chunk_id = ", "chunk_id < "),
+    "rejected_documents_pkey": ("seq = ", "seq < "),
+    "rejected_documents_document": ("document_id = ", "document_id IS NULL"),
     "counters_pkey": ("name = ", "ROW(name, "),
     "batch_counts_pkey": ("batch_id = ", "batch_id > "),
 }

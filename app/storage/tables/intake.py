@@ -43,6 +43,9 @@ class RejectedDocument(SQLModel, table=True):
     """
 
     __tablename__: ClassVar[str] = "rejected_documents"
+    __table_args__: ClassVar[tuple[Any, ...]] = (
+        Index("rejected_documents_document", "tenant_id", "document_id", "seq"),
+    )
 
     tenant_id: int = Field(primary_key=True, sa_type=Integer)
     seq: int = Field(primary_key=True, sa_type=BigInteger)
