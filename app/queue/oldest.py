@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -60,27 +61,37 @@ def _time_of(message_id: bytes) -> datetime | None:
 
 
 def last_accepted(client: redis.Redis, namespace: str) -> int:
-    """Return the order number of the last document that was accepted, 0 when there is none.
+    """Return the order number of the last document that was accepted.
+
+    A Redis that has given none, perhaps because somebody emptied it, tells its time: what it gives
+    from now on is larger, and so it stands for whatever was accepted before.
 
     Raises:
         Unavailable: Redis did not say.
     """
+    pipeline = client.pipeline(transaction=False)
+    pipeline.get(Keys(namespace).seq)
+    pipeline.time()
     try:
-        return _number(client.get(Keys(namespace).seq))
+        return _number(pipeline.execute())
     except SERVER_ERRORS as error:
         raise _unavailable(error) from error
 
 
 async def last_accepted_async(client: redis.asyncio.Redis, namespace: str) -> int:
     """Do the same on an event loop."""
+    pipeline = client.pipeline(transaction=False)
+    pipeline.get(Keys(namespace).seq)
+    pipeline.time()
     try:
-        return _number(await client.get(Keys(namespace).seq))
+        return _number(await pipeline.execute())
     except SERVER_ERRORS as error:
         raise _unavailable(error) from error
 
 
-def _number(value: Any) -> int:
-    return int(value or 0)
+def _number(answers: Sequence[Any]) -> int:
+    last, (seconds, microseconds) = answers
+    return int(last or seconds * 1_000_000 + microseconds)
 
 
 def _unavailable(error: Exception) -> Unavailable:

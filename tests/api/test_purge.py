@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 import uuid
 from pathlib import Path
 
@@ -13,7 +14,10 @@ import pytest
 import redis
 from sqlalchemy import text
 
+from app.domain.documents import DEFAULT_TENANT
+from app.storage import rejected
 from app.storage.engine import transaction
+from app.storage.rejected import Rejection
 from tests.api.routing_parts import Store
 from tests.api.test_routes import create
 
@@ -54,6 +58,17 @@ def test_what_is_queued_at_that_moment_is_kept_out(web, store, redis_url):
     with redis.Redis.from_url(redis_url) as client:
         [body] = client.hvals("docyard:ingest.msgs")
     assert json.loads(body)["kwargs"]["seq"] <= kept_out_until
+
+
+def test_an_emptied_redis_leaves_nothing_out(web, store):
+    document_id = uuid.uuid4()
+    rejection = Rejection(
+        seq=time.time_ns() // 1000, document_id=document_id, reason="no", body=b"{}"
+    )
+    with transaction(store.engine) as connection:
+        rejected.reject(connection, DEFAULT_TENANT, uuid.uuid4(), [rejection])
+    # Redis has given no order number since the test emptied it.
+    assert purge(web, document_id).json["rejected"] == 1
 
 
 def test_without_redis_nothing_is_purged(serve, database_url, store, make_valkey):

@@ -50,4 +50,4 @@ def test_an_isolated_process_that_nobody_asks_ends(poisonous):
     code = "from worker import isolation; isolation.IDLE_SECONDS = 0.1; isolation.main()"
     command = [sys.executable, "-c", code, str(poisonous)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
-        assert process.wait(20) == 0
+        assert process.wait(60) == 0
