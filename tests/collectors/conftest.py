@@ -221,7 +221,7 @@ class Desk:
         )
         return row
 
-    def ended(self, document, seconds: float = 15.0):
+    def ended(self, document, seconds: float = 60.0):
         """Wait for the end of a document's delivery; return its row with ``value``."""
 
         def look():

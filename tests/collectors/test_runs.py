@@ -546,10 +546,10 @@ def test_an_attempt_that_may_kill_is_counted_first_and_comes_back_by_the_ladder(
     assert row.due_at - row.created_at >= timedelta(seconds=5)
     release.set()
     assert (desk.ended(document).value, desk.row(document).attempts) == ("survived", 1)
-    document = desk.rows.document()
-    desk.rows.store(document, to=SimpleNamespace(id=fragile_id))
+    carrier.stop()
+    document = desk.store(carrier, "fragile")
     # Marked for the last time, and nobody came back from that.
     desk.rows.execute("UPDATE deliveries SET attempts = 10 WHERE state = 'pending'")
-    carrier.rung.set()
+    make_carrier(fragile)
     row = desk.ended(document)
     assert (row.state, row.last_error) == ("failed", "10 attempts began and none came back")
