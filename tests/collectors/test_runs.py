@@ -112,6 +112,53 @@ def test_a_run_that_takes_too_long_is_cancelled_and_tried_again(make_carrier, de
     assert cancelled.wait(5)
 
 
+def test_a_run_that_is_over_calls_nobody_any_more(make_carrier, desk):
+    refused = threading.Event()
+
+    @collector("slow", timeout_seconds=0.2)
+    async def slow(payload, ctx):  # noqa: ARG001
+        try:
+            await asyncio.sleep(60)
+        finally:
+            try:
+                await ctx.call("echo", {})
+            except asyncio.CancelledError:
+                refused.set()
+
+    carrier = make_carrier(slow, echo)
+    assert desk.attempted(desk.store(carrier, "slow")).last_error == "no result within 0.2 s"
+    assert refused.wait(15)
+    assert desk.rows.execute("SELECT 1 FROM delivery_steps") == []
+
+
+def test_a_call_that_nobody_waited_for_ends_with_its_run(make_carrier, desk):
+    left, release = threading.Event(), threading.Event()
+
+    @collector("child", documents=False)
+    async def child(payload, ctx):  # noqa: ARG001
+        await asyncio.to_thread(release.wait, 60)
+        return Ok()
+
+    @collector("hasty")
+    async def hasty(payload, ctx):  # noqa: ARG001
+        async def beside():
+            try:
+                await ctx.call("child", {})
+            finally:
+                left.set()
+
+        ctx.task = asyncio.create_task(beside())
+        await asyncio.sleep(0.1)
+        return Ok()
+
+    carrier = make_carrier(hasty, child)
+    desk.ended(desk.store(carrier, "hasty"))
+    try:
+        assert left.wait(15)
+    finally:
+        release.set()
+
+
 def test_calls_return_values_in_order_and_waiting_takes_no_place(make_carrier, desk):
     @collector("tree")
     async def tree(payload, ctx):

@@ -119,6 +119,8 @@ class Run:
             task.cancel()
         if self._future is not None:
             self._future.cancel()
+        for batch in self._outstanding:  # awaited by tasks of its own, perhaps
+            self._refuse(batch)
 
     def interrupt(self, *, culprit: bool, sentence: str) -> None:
         """The loop does not come round any more: end, guilty or not."""
@@ -189,6 +191,10 @@ class Run:
             self._go_on()
 
     def _on_calls(self, batch: _Batch) -> None:
+        if self._is_over:
+            # It cleans up. Recorded, this would stand in the way of what a run anew asks here.
+            self._refuse(batch)
+            return
         self._outstanding.add(batch)
         task = asyncio.create_task(self._begin(batch))
         self._tasks.add(task)
@@ -231,6 +237,9 @@ class Run:
         elif not (self._queued or self._is_over):
             self._queued = True
             self.resume()
+
+    def _refuse(self, batch: _Batch) -> None:
+        self._host.loop.call_soon_threadsafe(batch.answered.cancel)
 
     def _hand_over(self, batch: _Batch) -> None:
         """Let the function go on with what its calls came to."""
