@@ -39,6 +39,7 @@ class Suspended:
         self._rows: dict[DeliveryKey, DueDelivery] = {}
         self._parked: set[DeliveryKey] = set()
         self._task: asyncio.Task[None] | None = None
+        self._writing = asyncio.Lock()
         self._loop = asyncio.get_running_loop()
         self._most = MOST
         self._moved_at = self._loop.time()
@@ -89,10 +90,11 @@ class Suspended:
 
     async def give_back(self) -> None:
         """Leave the rows to the next holder as they were found; call it under the lease."""
-        self.close()
-        rows = [(key, self._rows[key].attempts) for key in self._parked]
-        if rows:
-            await self._outbox.park(self._lease, rows, 0)
+        async with self._writing:  # what is being parked comes first, and is given back as well
+            self.close()
+            rows = [(key, self._rows[key].attempts) for key in self._parked]
+            if rows:
+                await self._outbox.park(self._lease, rows, 0)
         self._rows.clear()
 
     def close(self) -> None:
@@ -108,14 +110,18 @@ class Suspended:
             await asyncio.sleep(pause)
             if not self._rows:
                 break
-            rows = [(key, row.attempts + 1) for key, row in self._rows.items()]
-            try:
-                await self._outbox.park(self._lease, rows, seconds)
-            except Exception as error:  # noqa: BLE001  (it is read once more than needed)
-                destination_id = str(self._lease.destination_id)
-                LOG.warning("delivery.park_failed", destination_id=destination_id, error=str(error))
-            else:
-                # Some may have ended meanwhile.
-                self._parked.update(key for key, _ in rows if key in self._rows)
+            async with self._writing:
+                await self._park_all(seconds)
             pause = seconds / 3
         self._task = None
+
+    async def _park_all(self, seconds: float) -> None:
+        rows = [(key, row.attempts + 1) for key, row in self._rows.items()]
+        try:
+            await self._outbox.park(self._lease, rows, seconds)
+        except Exception as error:  # noqa: BLE001  (it is read once more than needed)
+            destination_id = str(self._lease.destination_id)
+            LOG.warning("delivery.park_failed", destination_id=destination_id, error=str(error))
+        else:
+            # Some may have ended meanwhile.
+            self._parked.update(key for key, _ in rows if key in self._rows)

@@ -27,18 +27,22 @@ class SlowOutbox:
         await self.may_end.wait()
 
 
+def make_suspended(outbox: SlowOutbox) -> Suspended:
+    lease = Lease(
+        tenant_id=1,
+        destination_id=uuid.uuid4(),
+        holder="me",
+        epoch=1,
+        lost_leases=0,
+        acquired_at=datetime.now(UTC),
+    )
+    return Suspended(lease, outbox)
+
+
 def test_what_ends_while_it_is_parked_keeps_nothing_else_from_being_given_back():
     async def run():
         outbox = SlowOutbox()
-        lease = Lease(
-            tenant_id=1,
-            destination_id=uuid.uuid4(),
-            holder="me",
-            epoch=1,
-            lost_leases=0,
-            acquired_at=datetime.now(UTC),
-        )
-        suspended = Suspended(lease, outbox)
+        suspended = make_suspended(outbox)
         ended, waiting = due(1), due(2)
         suspended.add(ended)
         suspended.add(waiting)
@@ -51,3 +55,16 @@ def test_what_ends_while_it_is_parked_keeps_nothing_else_from_being_given_back()
         return outbox.parked
 
     assert asyncio.run(run())[-1] == ([2], 0)
+
+
+def test_what_is_being_parked_at_the_end_is_given_back_behind_it():
+    async def run():
+        outbox = SlowOutbox()
+        suspended = make_suspended(outbox)
+        suspended.add(due(1))
+        await outbox.began.wait()
+        asyncio.get_running_loop().call_soon(outbox.may_end.set)
+        await suspended.give_back()
+        return [seconds for _, seconds in outbox.parked]
+
+    assert asyncio.run(run()) == [0.06, 0]
