@@ -14,6 +14,7 @@ paused like any other. What it returns is the result of its delivery.
 from __future__ import annotations
 
 import inspect
+import math
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -66,6 +67,18 @@ class Error:
     reason: str
     permanent: bool = False
     retry_after: float | timedelta | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be waited for, where it is said.
+
+        Raises:
+            TypeError: ``retry_after`` is no number, as the text of a header is none.
+            ValueError: it is one that no time has.
+        """
+        seconds = self.retry_after_seconds
+        if seconds is not None and math.isnan(seconds):
+            message = "retry_after is not a number of seconds"
+            raise ValueError(message)
 
     @property
     def retry_after_seconds(self) -> float | None:

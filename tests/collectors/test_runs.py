@@ -96,6 +96,18 @@ def test_retry_after_is_waited_for(make_carrier, desk):
     assert 600 <= (row.due_at - row.attempted_at).total_seconds() < 800
 
 
+@pytest.mark.parametrize("asked", ["30", float("nan")])
+def test_what_cannot_be_waited_for_is_an_exception_like_any_other(make_carrier, desk, asked):
+    @collector("busy")
+    async def busy(payload, ctx):  # noqa: ARG001
+        return Error("busy", retry_after=asked)
+
+    carrier = make_carrier(busy)
+    row = desk.attempted(desk.store(carrier, "busy"))
+    assert (row.state, row.attempts) == ("pending", 1)
+    assert row.last_error.startswith(("TypeError: ", "ValueError: "))
+
+
 def test_a_run_that_takes_too_long_is_cancelled_and_tried_again(make_carrier, desk):
     cancelled = threading.Event()
 
