@@ -472,6 +472,34 @@ def test_where_nobody_knows_who_blocks_the_process_ends_at_once(make_carrier, de
     assert desk.row(document).attempts == 0
 
 
+def test_who_blocks_beside_a_call_that_it_made_is_found_as_well(make_carrier, desk, ended):
+    go, release = threading.Event(), threading.Event()
+
+    @collector("child", documents=False)
+    async def child(payload, ctx):  # noqa: ARG001
+        return Ok()
+
+    @collector("block")
+    async def block(payload, ctx):  # noqa: ARG001
+        asked = asyncio.ensure_future(ctx.call("child", {}))
+        await asyncio.to_thread(go.wait, 60)
+        release.wait(60)
+        return Ok(await asked)
+
+    register_collectors(desk.rows.engine, DEFAULT_TENANT, [child])  # which nobody carries
+    carrier = make_carrier(block, most_seconds=1.0)
+    document = desk.store(carrier, "block")
+    wait_until(lambda: desk.row(document).attempts == 1)  # parked, so it has no turn
+    go.set()
+    try:
+        assert ended.wait(30)
+        assert ended.how == "in order"
+        row = desk.attempted(document)
+        assert row.last_error == "it blocked the event loop of its process for 1 s"
+    finally:
+        release.set()
+
+
 def test_a_lifecycle_fills_the_context_and_one_that_fails_holds_up_no_other(make_carrier, desk):
     events = []
     broken = threading.Event()

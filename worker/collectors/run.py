@@ -124,12 +124,9 @@ class Run:
 
     def interrupt(self, *, culprit: bool, sentence: str) -> None:
         """The loop does not come round any more: end, guilty or not."""
-        if self._turn is None or self._turn.done():
-            return
-        if culprit:
-            self._ended = ended_in_time(sentence, self._spent_seconds)
-            self._turn.set_result(None)
-        else:
+        if culprit:  # between two turns, too, where it goes on beside its calls
+            self._on_ended(ended_in_time(sentence, self._spent_seconds))
+        elif self._turn is not None and not self._turn.done():
             self._turn.set_exception(Interrupted(sentence))
 
     async def _run(self) -> None:
