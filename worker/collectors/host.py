@@ -42,13 +42,12 @@ class CollectorHost:
         self._stages: list[asyncio.Task[None]] = []
         self._stopping = asyncio.Event()
         self._running: dict[asyncio.Task[Any], object] = {}
-        self._beat_at = time.monotonic()
+        self._asked_at: float | None = None
         self._thread = threading.Thread(target=self._run, name="collectors", daemon=True)
 
     def start(self) -> None:
         """Start the loop, and on it the lifecycles."""
         self.loop = uvloop.new_event_loop()
-        self._beat_at = time.monotonic()
         self._thread.start()
         self.loop.call_soon_threadsafe(self._open)
 
@@ -93,8 +92,9 @@ class CollectorHost:
 
     @property
     def stalled_seconds(self) -> float:
-        """For how long the loop has not come round; ``beat`` must be called regularly."""
-        return time.monotonic() - self._beat_at
+        """For how long the loop has not come round since ``beat``, to be called regularly."""
+        asked_at = self._asked_at  # in one go, as the loop changes it
+        return 0.0 if asked_at is None else time.monotonic() - asked_at
 
     @property
     def alive(self) -> bool:
@@ -103,7 +103,8 @@ class CollectorHost:
 
     def beat(self) -> None:
         """Ask the loop to show that it comes round."""
-        if self.alive:
+        if self.alive and self._asked_at is None:
+            self._asked_at = time.monotonic()
             self.loop.call_soon_threadsafe(self._on_beat)
 
     def round(self) -> asyncio.Future[None]:
@@ -180,4 +181,4 @@ class CollectorHost:
             del self._running[task]
 
     def _on_beat(self) -> None:
-        self._beat_at = time.monotonic()
+        self._asked_at = None
