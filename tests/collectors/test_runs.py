@@ -542,7 +542,7 @@ def test_a_lifecycle_fills_the_context_and_one_that_fails_holds_up_no_other(make
     assert events == ["open", "close after 2"]
 
 
-@pytest.mark.parametrize("way_out", [SystemExit, asyncio.CancelledError])
+@pytest.mark.parametrize("way_out", [SystemExit, asyncio.CancelledError, Unheard])
 def test_a_lifecycle_that_ends_as_if_it_were_the_process_is_begun_again(
     make_carrier, desk, way_out
 ):

@@ -156,7 +156,9 @@ class CollectorHost:
                     pause = FIRST_PAUSE_SECONDS
                     LOG.info("collector.ready", key=spec.key)
                     await self._stopping.wait()
-            except (Exception, SystemExit, KeyboardInterrupt, asyncio.CancelledError):
+            except GeneratorExit:
+                raise
+            except BaseException:
                 # Not our code; nobody else ends these tasks.
                 LOG.exception("collector.lifecycle_failed", key=spec.key, again_in=pause)
             finally:
