@@ -563,6 +563,33 @@ def test_a_lifecycle_that_ends_as_if_it_were_the_process_is_begun_again(
     assert desk.ended(desk.store(carrier, "leaving")).value == "here"
 
 
+def test_a_function_that_is_given_back_cleans_up_before_its_lifecycle_ends(make_carrier, desk):
+    events = []
+
+    async def opened(ctx):  # noqa: ARG001
+        yield
+        events.append("closed")
+
+    @collector("waiting", lifecycle=opened)
+    async def waiting(payload, ctx):  # noqa: ARG001
+        try:
+            await ctx.call("away", {})
+        finally:
+            await asyncio.sleep(0.1)
+            events.append("cleaned up")
+
+    @collector("away", documents=False)
+    async def away(payload, ctx):  # noqa: ARG001
+        return Ok()
+
+    register_collectors(desk.rows.engine, DEFAULT_TENANT, [away])
+    carrier = make_carrier(waiting)
+    desk.store(carrier, "waiting")
+    wait_until(lambda: desk.rows.execute("SELECT 1 FROM delivery_steps"))
+    carrier.stop()
+    assert events == ["cleaned up", "closed"]
+
+
 def test_deliveries_wait_for_a_collector_that_no_process_carries(make_carrier, desk, engine):
     carrier = make_carrier(echo)
     assert desk.ended(desk.store(carrier, "echo", "first")).value == "first"

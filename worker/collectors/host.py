@@ -27,7 +27,8 @@ LOG = structlog.get_logger(__name__)
 FIRST_PAUSE_SECONDS = 1.0
 LONGEST_PAUSE_SECONDS = 30.0
 CLOSE_SECONDS = 4.0
-"""For all lifecycles together; platforms give a process 30 s, and the pump has had 20."""
+"""For functions that clean up and then for all lifecycles together; platforms give a process 30 s,
+and the pump has had 20."""
 
 
 class CollectorHost:
@@ -169,6 +170,9 @@ class CollectorHost:
             pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
 
     async def _close(self) -> None:
+        if self._running:
+            # They have been cancelled, and may clean up with what their lifecycles keep open.
+            await asyncio.wait(set(self._running), timeout=CLOSE_SECONDS / 2)
         self._stopping.set()
         if self._stages:
             await asyncio.wait(self._stages)
