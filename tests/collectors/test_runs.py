@@ -500,6 +500,40 @@ def test_who_blocks_beside_a_call_that_it_made_is_found_as_well(make_carrier, de
         release.set()
 
 
+def test_who_is_interrupted_after_he_waited_is_given_back_as_not_attempted(
+    make_carrier, desk, ended
+):
+    answer, going, release = threading.Event(), threading.Event(), threading.Event()
+
+    @collector("child", documents=False)
+    async def child(payload, ctx):  # noqa: ARG001
+        await asyncio.to_thread(answer.wait, 60)
+        return Ok()
+
+    @collector("innocent")
+    async def innocent(payload, ctx):  # noqa: ARG001
+        await ctx.call("child", {})
+        going.set()
+        await asyncio.sleep(60)
+
+    @collector("block")
+    async def block(payload, ctx):  # noqa: ARG001
+        release.wait(60)
+        return Ok()
+
+    carrier = make_carrier(child, innocent, block, most_seconds=1.0)
+    document = desk.store(carrier, "innocent")
+    wait_until(lambda: desk.row(document).attempts == 1)  # parked
+    answer.set()
+    assert going.wait(30)
+    desk.store(carrier, "block")
+    assert ended.wait(30)
+    release.set()
+    carrier.stop()
+    row = desk.row(document)
+    assert (row.state, row.attempts, row.attempted_at) == ("pending", 0, None)
+
+
 def test_a_lifecycle_fills_the_context_and_one_that_fails_holds_up_no_other(make_carrier, desk):
     events = []
     broken = threading.Event()

@@ -42,8 +42,11 @@ class ReplayDiverged(RuntimeError):
     """A function that was run anew makes other calls than the ones that are recorded."""
 
 
-class Interrupted(RuntimeError):
-    """The process must end; this run is nobody's fault, and was not attempted."""
+class Interrupted(asyncio.CancelledError):
+    """The process must end; this run is nobody's fault, and was not attempted.
+
+    Like any other cancellation it leaves the row to be given back; an error of ours would not.
+    """
 
 
 @dataclass(slots=True, eq=False)
