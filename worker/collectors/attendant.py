@@ -75,8 +75,8 @@ class Attendant:
 
     def _run(self) -> None:
         while not self._stopping.is_set():
-            rung = self._rung.is_set()
-            self._rung.clear()
+            if rung := self._rung.is_set():  # a ring behind this look stays for the next one
+                self._rung.clear()
             try:
                 self.look(rung=rung)
             except (DatabaseUnavailable, SQLAlchemyError) as error:
