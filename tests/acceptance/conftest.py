@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -39,6 +40,18 @@ def children(pid: int) -> list[int]:
     return [int(part) for part in text.split()]
 
 
+def hold_port() -> socket.socket:
+    """Keep a free port for a server that listens on it later; nobody else gets it meanwhile.
+
+    Let go, it would be anybody's for the seconds in which the server starts: tests that run beside
+    this one take free ports all the time. Closing is up to the caller.
+    """
+    held = socket.socket()
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    held.bind(("127.0.0.1", 0))
+    return held
+
+
 class System:
     """Web and worker over given servers."""
 
@@ -66,6 +79,7 @@ class System:
         }
         self.processes: list[subprocess.Popen[bytes]] = []
         self.url = ""
+        self._held: list[socket.socket] = []
 
     def start(self, *arguments: str) -> subprocess.Popen[bytes]:
         log = (self.folder / f"{arguments[0]}-{len(self.processes)}.log").open("ab")
@@ -81,14 +95,15 @@ class System:
         self.processes.append(process)
         return process
 
-    def start_web(self) -> subprocess.Popen[bytes]:
-        import socket
-
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
+    def hold_port(self) -> str:
+        """Take a port for the web until the system stops, and return it."""
+        self._held.append(hold_port())
+        port = self._held[-1].getsockname()[1]
         self.url = f"http://127.0.0.1:{port}"
-        process = self.start("serve", "--port", str(port))
+        return str(port)
+
+    def start_web(self) -> subprocess.Popen[bytes]:
+        process = self.start("serve", "--port", self.hold_port())
         assert until(lambda: self.get("/healthz")[0] == 200, START_SECONDS), self.logs()
         return process
 
@@ -128,6 +143,8 @@ class System:
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
+        for held in self._held:
+            held.close()
 
 
 @pytest.fixture

@@ -44,13 +44,9 @@ def start(make_system, database_url, redis_url):
 
 
 def start_with(system, code):
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    system.url = f"http://127.0.0.1:{port}"
     with (system.folder / "serve.log").open("ab") as log:
         web = subprocess.Popen(
-            [sys.executable, "-c", code, "serve", "--port", str(port)],
+            [sys.executable, "-c", code, "serve", "--port", system.hold_port()],
             cwd=PROJECT,
             env=system.environment,
             stdout=log,
