@@ -283,8 +283,11 @@ def valkey(servers: Servers) -> Iterator[ServerUnderTest]:
 
 @pytest.fixture
 def redis_url(valkey: ServerUnderTest) -> str:
-    assert ask(valkey.server.socket, b"FLUSHALL SYNC") == b"+OK\r\n"
-    return valkey.url
+    # It waits for seconds only, and a machine may stand still for longer.
+    for _ in range(10):
+        if ask(valkey.server.socket, b"FLUSHALL SYNC") == b"+OK\r\n":
+            return valkey.url
+    pytest.fail("the Valkey of this test process does not answer")
 
 
 @pytest.fixture
