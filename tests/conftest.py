@@ -102,8 +102,10 @@ class ServerUnderTest:
 
     def kill(self) -> None:
         """SIGKILL, and wait until it is gone."""
-        os.kill(self.pid, signal.SIGKILL)
-        self.server.process.wait()
+        # Whoever sees it gone may start another, which is not to be waited for.
+        process = self.server.process
+        process.kill()
+        process.wait()
 
     def end(self) -> None:
         """Leave nothing behind, whatever state the test left it in."""
