@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
+import structlog
 from hypothesis import settings
 
 # `pytest` alone puts only tests/ on the path; `python -m pytest` the project too.
@@ -51,6 +52,16 @@ if TYPE_CHECKING:
 # be the processes that tests interrupt.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+# As in production: the pretty form prints local variables, which takes a thread that logs an error
+# seconds of a busy machine.
+structlog.configure(
+    processors=[
+        *structlog.get_config()["processors"][:-1],
+        structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback),
+    ]
+)
 
 
 # Processes that tests start are to compile what they import once, not each of them anew.
