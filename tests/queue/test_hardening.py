@@ -39,7 +39,7 @@ def test_a_message_that_names_another_queue_does_not_kill_a_working_thread(
     with Running(broker, redis_url, threads=1) as running:
         until(lambda: not client.llen(f"{NS}:q"))
         work.send(1)
-        until(lambda: done == [1] and running.empty(), 4 if survives else 1.5)
+        until(lambda: done == [1] and running.empty(), 30 if survives else 1.5)
         assert running.worker.workers[0].is_alive() == survives
         assert (done == [1]) == survives
     assert bool(client.zscore(f"{NS}:q.XQ", "stray")) == survives
@@ -64,7 +64,7 @@ def test_s4_an_ack_that_redis_had_no_memory_for_is_made_later(make_valkey, make_
         # Long enough for the ack to be refused once.
         until(lambda: False, 0.5)
         client.config_set("maxmemory", "0")
-        assert until(running.empty, 4 if survives else 2) == survives
+        assert until(running.empty, 30 if survives else 2) == survives
     client.close()
 
 
@@ -86,7 +86,7 @@ def test_a_stall_longer_than_the_time_out_in_the_middle_of_the_work_loses_nothin
             server.pause()
             until(lambda: False, 0.5)
             server.resume()
-        assert until(lambda: len(done) == 200 and running.empty(), 15)
+        assert until(lambda: len(done) == 200 and running.empty(), 30)
 
 
 def test_an_id_without_a_body_is_forgotten(redis_url):
@@ -145,7 +145,7 @@ def test_a_broker_that_closes_hands_back_what_outlasts_the_grace(redis_url):
     worker.stop(timeout=100)
     broker.close()
     assert client.llen(f"{NS}:q") == 1
-    assert client.zcard(f"{NS}:__heartbeats__") == 1, "only the brother, who sent"
+    assert client.zscore(f"{NS}:__heartbeats__", broker.broker_id) is None
     with Running(brother, redis_url) as running:
         assert go_on.wait(5)
         assert until(running.empty)
