@@ -112,10 +112,10 @@ def test_what_stays_in_doubt_is_not_confirmed_and_those_behind_it_do_not_wait_ag
         server.resume()
         return results, took
 
-    limits = IntakeLimits(chunk_documents=1, deadline_seconds=1.0)
+    limits = IntakeLimits(chunk_documents=1, deadline_seconds=2.0)
     results, took = run(server.url, work, limits, answer_seconds=0.2)
     assert [type(result) for result in results] == [QueueUnavailable] * 6
-    assert took < 2.5
+    assert took < 6, "each for its own deadline would take 12 s"
 
 
 def test_a_redis_that_is_not_there_is_refused_sooner_than_one_that_does_not_answer(make_valkey):
@@ -129,10 +129,12 @@ def test_a_redis_that_is_not_there_is_refused_sooner_than_one_that_does_not_answ
         return time.monotonic() - began
 
     took = run(server.url, work, IntakeLimits(deadline_seconds=30))
-    assert took < PATIENCE_SECONDS * 2
+    assert took < 10, "that is not the deadline"
 
 
-def test_a_short_restart_of_redis_is_no_error_to_anybody(make_valkey, look):
+def test_a_short_restart_of_redis_is_no_error_to_anybody(make_valkey, look, monkeypatch):
+    # A busy machine needs longer for it.
+    monkeypatch.setattr(append, "PATIENCE_SECONDS", PATIENCE_SECONDS * 20)
     server = make_valkey()
 
     async def work(intake):
@@ -143,7 +145,7 @@ def test_a_short_restart_of_redis_is_no_error_to_anybody(make_valkey, look):
         await intake.submit(encoded(), Lane.NORMAL)
         again.join()
 
-    run(server.url, work)
+    run(server.url, work, IntakeLimits(deadline_seconds=30))
     assert len(sent(look(server.url))) == 1
 
 

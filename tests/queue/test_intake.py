@@ -17,8 +17,6 @@ from app.queue.depth import depths
 from app.queue.durability import judge, require
 from app.queue.intake import Intake, IntakeLimits
 
-LIMITS = IntakeLimits(deadline_seconds=1.0)
-
 
 def encoded(n=0, size=10):
     return json.dumps({"id": str(uuid.uuid4()), "content": f"{n} " + "x" * size}).encode()
@@ -32,7 +30,7 @@ def queued(url, lane="ingest"):
     return messages
 
 
-def run(url, work, limits=LIMITS, **options):
+def run(url, work, limits=None, **options):
     async def main():
         client = connect_async(url, **options)
         intake = Intake(client, namespace="docyard", limits=limits)
@@ -151,7 +149,7 @@ def test_redis_away_is_a_refusal_and_it_comes_back(make_valkey):
         server.start()
         await intake.submit(encoded(), Lane.NORMAL)
 
-    run(server.url, work)
+    run(server.url, work, IntakeLimits(deadline_seconds=1.0))
     assert len(queued(server.url)) >= 2
 
 
@@ -195,7 +193,7 @@ def test_intake_ends_long_before_redis_is_out_of_memory(make_valkey):
 
 def test_a_process_holds_a_bounded_number_of_bytes(make_valkey):
     server = make_valkey()
-    limits = IntakeLimits(waiting_bytes=50_000, deadline_seconds=1.0)
+    limits = IntakeLimits(waiting_bytes=50_000)
 
     async def work(intake):
         server.pause()
