@@ -44,7 +44,7 @@ def test_a_part_may_be_silent_for_as_long_as_it_says():
     assert watchdog.broken(broker, worker) == ["quick"]
 
 
-def watch(clock, *, seen):
+def watch(clock, *, seen, seconds=0.5):
     """Let a watchdog look until it ends the process; return the exit code, None for no end."""
     ended = threading.Event()
     codes = []
@@ -56,13 +56,13 @@ def watch(clock, *, seen):
     watchdog = Watchdog(silent_seconds=60, look_every_seconds=0.02, clock=clock, end=end)
     broker, worker = parts(seen=seen)
     watchdog.after_worker_boot(broker, worker)
-    ended.wait(0.5)
+    ended.wait(seconds)
     watchdog.before_worker_shutdown(broker, worker)
     return codes[0] if codes else None
 
 
 def test_a_silent_consumer_ends_the_process():
-    assert watch(lambda: 100.0, seen={"silent": 0.0}) == EXIT_SILENT
+    assert watch(lambda: 100.0, seen={"silent": 0.0}, seconds=30) == EXIT_SILENT
     assert watch(lambda: 100.0, seen={"fine": 99.0}) is None
 
 
