@@ -213,7 +213,8 @@ def test_from_the_second_try_poison_is_rejected_alone(engine, make_parts, poison
     assert "ValueError" in reason
 
 
-def test_the_sweeper_rings_what_waits_and_takes_turns(engine, make_parts):
+def test_the_sweeper_rings_what_waits_and_takes_turns(engine, make_parts, monkeypatch):
+    monkeypatch.setattr("worker.sweeper.SWEEP_EVERY_SECONDS", 600.0)  # both look within one turn
     parts, _ = make_parts()
     target = add_destination(engine, "a")
     ingest(parts, [chunk("text")])
