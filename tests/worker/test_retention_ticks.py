@@ -149,7 +149,7 @@ def test_an_intake_that_cannot_be_told_is_not_quiet():
 
 
 @pytest.mark.parametrize(
-    ("behind_seconds", "quiet", "idle"), [(0, True, True), (0, False, False), (5, True, False)]
+    ("behind_seconds", "quiet", "idle"), [(0, True, True), (0, False, False), (90, True, False)]
 )
 def test_a_tick_is_short_while_documents_come_or_wait(
     engine, receipts, monkeypatch, behind_seconds, quiet, idle
@@ -157,6 +157,7 @@ def test_a_tick_is_short_while_documents_come_or_wait(
     receipts(11)
     monkeypatch.setattr(retention, "IDLE_SECONDS", -1.0)
     monkeypatch.setattr(retention, "BUSY_SECONDS", 60.0)
+    monkeypatch.setattr(retention, "IDLE_BEHIND", timedelta(seconds=60))
     retaining = make_retention(
         engine, since=datetime.now(UTC) - timedelta(seconds=behind_seconds), receipts=10
     )

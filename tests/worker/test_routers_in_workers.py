@@ -136,7 +136,10 @@ class Broken:
         return plan_routes(document, prediction, destinations)
 
 
-def test_a_document_that_the_router_fails_on_is_kept_and_routed_later(engine, make_parts):
+def test_a_document_that_the_router_fails_on_is_kept_and_routed_later(
+    engine, make_parts, monkeypatch
+):
+    monkeypatch.setattr("app.storage.unplanned.FIRST_RETRY_SECONDS", 600)
     add_destination(engine, "a")
     router = Broken()
     parts, planning, rung = make_parts(router)
