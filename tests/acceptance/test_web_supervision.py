@@ -17,7 +17,7 @@ IMPATIENT = """
 from app.cli import web_supervisor
 from app.cli.main import main
 
-web_supervisor.SILENT_SECONDS = 4.0
+web_supervisor.SILENT_SECONDS = 6.0
 main()
 """
 

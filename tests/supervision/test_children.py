@@ -46,7 +46,7 @@ def make_nursery():
         nursery.stop([child])
 
 
-def look_until(nursery, child, condition, seconds=15):
+def look_until(nursery, child, condition, seconds=30):
     return until(lambda: nursery.look_after(child, time.monotonic()) or condition(), seconds)
 
 
@@ -68,11 +68,11 @@ def test_the_pause_before_each_start_doubles_up_to_a_bound_and_begins_anew(make_
 
 
 def test_a_silent_child_is_killed_and_started_again(make_nursery):
-    nursery, child = make_nursery(BEATING, silent_seconds=3.0)
+    nursery, child = make_nursery(BEATING, silent_seconds=5.0)
     assert look_until(nursery, child, lambda: child.beats)
     first = child.process
     # Longer than a silent one would have: it is left alone.
-    assert not look_until(nursery, child, lambda: first.poll() is not None, 4)
+    assert not look_until(nursery, child, lambda: first.poll() is not None, 6)
     os.kill(first.pid, signal.SIGSTOP)
     assert look_until(nursery, child, lambda: child.process not in {None, first})
     assert first.poll() == -signal.SIGKILL
