@@ -86,9 +86,10 @@ def test_sigterm_answers_what_is_under_way_and_refuses_the_rest(start):
     port = int(system.url.rpartition(":")[2])
     body = b'{"content":"a"}'
     with socket.create_connection(("127.0.0.1", port), timeout=30) as client:
-        client.sendall(
-            b"POST /documents HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body)
-        )
+        head = b"POST /documents HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\n"
+        client.sendall(head + b"Content-Length: %d\r\n\r\n" % len(body))
+        # By which it is known to be under way: what nobody has read yet may be refused.
+        assert client.recv(1000).startswith(b"HTTP/1.1 100")
         web.send_signal(signal.SIGTERM)
 
         def refused():
