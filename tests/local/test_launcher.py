@@ -126,23 +126,32 @@ def test_a_launcher_that_is_killed_takes_everything_with_it_and_the_data_stays(l
 def test_a_start_right_after_a_kill_waits_until_everything_is_stopped(launch):
     first = launch(worker="worker-stubborn")
     first.up()
+    guard = guard_of(first)
+    # It takes its time until the second one has begun.
+    os.kill(guard, signal.SIGSTOP)
     first.signal(signal.SIGKILL)
     first.process.wait()
     second = launch()
+    try:
+        second.until("Waiting for the last run to be stopped")
+    finally:
+        os.kill(guard, signal.SIGCONT)
     second.up()
-    assert "Waiting for the last run to be stopped" in second.said
     assert first.survivors() == []
 
 
-def kill_launcher_and_guard(up) -> None:
-    guard = next(
+def guard_of(up) -> int:
+    return next(
         pid
         for pid in up.family
         if pid not in {mark.pid for mark in up.folder.run.marks()}
         and os.getsid(pid) == pid
         and b"app.local.guard" in _command(pid)
     )
-    os.kill(guard, signal.SIGKILL)
+
+
+def kill_launcher_and_guard(up) -> None:
+    os.kill(guard_of(up), signal.SIGKILL)
     up.signal(signal.SIGKILL)
     up.process.wait()
 
