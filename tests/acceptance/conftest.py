@@ -113,6 +113,18 @@ class System:
     def get(self, path: str, **headers: str) -> tuple[int, dict]:
         return self.ask("GET", path, None, **headers)
 
+    def get_stored(self, document: str) -> dict:
+        """Return a document when it is stored; a worker may have to start first."""
+        found = 0, {}
+
+        def stored() -> bool:
+            nonlocal found
+            found = self.get(f"/documents/{document}", Prefer="wait=20")
+            return found[0] == 200
+
+        assert until(stored, START_SECONDS), (found, self.logs())
+        return found[1]
+
     def post(self, path: str, body: object, **headers: str) -> tuple[int, dict]:
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
         return self.ask("POST", path, data, **headers)

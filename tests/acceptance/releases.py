@@ -44,7 +44,7 @@ class Release:
             env={**os.environ, "DATABASE_URL": database_url},
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=150,
             check=False,
         )
 

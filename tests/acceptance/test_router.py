@@ -55,7 +55,7 @@ def test_a_router_may_send_to_a_url_that_nobody_registered(
     assert found["items"][0]["reason"] == preview["routes"][0]["reason"]
     nobody = {"content": "no hook"}
     other = system.post("/documents", nobody)[1]["id"]
-    assert system.get(f"/documents/{other}", Prefer="wait=20")[0] == 200
+    system.get_stored(other)
 
     def failed():
         found = system.get(f"/documents/{other}/deliveries")[1]
