@@ -16,7 +16,7 @@ import pytest
 from standardwebhooks import Webhook
 
 from models.artifact import DEFAULT_PATH, load
-from tests.acceptance.conftest import PROJECT, children, until
+from tests.acceptance.conftest import PROJECT, START_SECONDS, children, until
 
 MESSAGES = 1_000
 
@@ -108,7 +108,7 @@ def test_a_document_can_be_read_back_and_deleted(make_system, database_url, redi
 def test_the_worker_stops_in_order_and_leaves_no_process(make_system, database_url, redis_url):
     system = make_system(database_url, redis_url)
     system.start_web()
-    worker = system.start("worker")
+    worker = system.start("worker", "--worker-max", "1")
     accepted = system.post("/documents", {"content": "one"})[1]
     system.get_stored(accepted["id"])
     started = children(worker.pid)
@@ -122,8 +122,8 @@ def test_the_worker_stops_in_order_and_leaves_no_process(make_system, database_u
 def test_children_end_when_their_supervisor_is_killed(make_system, database_url, redis_url):
     system = make_system(database_url, redis_url)
     system.start_web()
-    worker = system.start("worker")
-    assert until(lambda: len(children(worker.pid)) == 2, 20)
+    worker = system.start("worker", "--worker-max", "1")
+    assert until(lambda: len(children(worker.pid)) == 2, START_SECONDS)
     accepted = system.post("/documents", {"content": "one"})[1]
     system.get_stored(accepted["id"])
     started = children(worker.pid)
@@ -138,8 +138,9 @@ def test_a_killed_ingest_process_is_replaced_and_loses_nothing(
 ):
     system = make_system(database_url, redis_url)
     system.start_web()
-    worker = system.start("worker")
-    assert until(lambda: len(children(worker.pid)) == 2, 20)
+    worker = system.start("worker", "--worker-max", "1")
+    assert until(lambda: len(children(worker.pid)) == 2, START_SECONDS)
+    killed = children(worker.pid)
     ids = []
     killed = False
     end = time.monotonic() + 6
