@@ -85,10 +85,12 @@ def test_a_document_that_is_too_much_for_the_classifier_is_set_aside_alone(syste
     posted = {"exhausts memory": post(system, "exhausts memory")}
     assert until(lambda: rejected(system, posted["exhausts memory"][0]), 30), system.logs()
     for poison in DEADLY:
-        # One after the other, so that each is met by a process that the others have not ended.
+        # One after the other, so that each is met by a process that the others have not ended,
+        # and ends none that is still at work on another.
         (old,) = until(lambda: children(worker.pid), 30)
         posted[poison] = post(system, poison)
         assert until(lambda: set(children(worker.pid)) - {old}, 60), system.logs()  # noqa: B023
+        assert until(lambda: rejected(system, posted[poison][0]), 60), system.logs()  # noqa: B023
     for poison, (bad, mates) in posted.items():
         (one,) = until(lambda: rejected(system, bad), 60)  # noqa: B023
         assert one["stage"] == "classifier"
