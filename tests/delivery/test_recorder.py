@@ -9,8 +9,9 @@ from structlog.testing import capture_logs
 from app.domain.deliveries import DeliveryState
 from app.storage.deliveries import DeliveryKey, DeliveryResult
 from app.storage.leases import Lease
+from tests.delivery.conftest import wait_until
 from worker import recorder as recorder_module
-from worker.recorder import FLUSH_ROWS, Recorder
+from worker.recorder import FLUSH_ROWS, FLUSH_SECONDS, Recorder
 
 ID = uuid.UUID(int=1)
 
@@ -67,15 +68,19 @@ def run(book, fill):
     return recorded
 
 
-def test_a_hundred_results_are_written_at_once():
+async def written(group):
+    await asyncio.to_thread(wait_until, lambda: not group.backlog)
+
+
+def test_a_hundred_results_are_written_at_once(monkeypatch):
+    monkeypatch.setattr(recorder_module, "FLUSH_SECONDS", 3600)
     book = Book()
 
     async def fill(_, group):
         for seq in range(FLUSH_ROWS):
             group.add(result(seq))
-        await asyncio.sleep(0.02)
+        await written(group)
         assert book.groups == [FLUSH_ROWS]
-        assert group.backlog == 0
 
     assert len(run(book, fill)) == FLUSH_ROWS
 
@@ -84,11 +89,14 @@ def test_fewer_wait_for_more_but_not_for_long():
     book = Book()
 
     async def fill(_, group):
+        loop = asyncio.get_running_loop()
+        began_at = loop.time()
         group.add(result(1))
-        await asyncio.sleep(0.03)
+        await asyncio.sleep(0)
         group.add(result(2))
         assert (book.groups, group.backlog) == ([], 2)
-        await asyncio.sleep(0.12)
+        await written(group)
+        assert loop.time() - began_at >= FLUSH_SECONDS
         assert book.groups == [2]
 
     assert [one.key.seq for one in run(book, fill)] == [1, 2]
