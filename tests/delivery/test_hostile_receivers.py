@@ -21,7 +21,7 @@ from app.domain.deliveries import OutcomeKind, RetryPolicy
 from app.domain.envelopes import JSON, Payload
 from tests.delivery.conftest import LOOPBACK
 from tests.delivery.raw_receiver import OK, answering
-from tests.delivery.test_sender import PAYLOAD, Names, send, target
+from tests.delivery.test_sender import PATIENCE_SECONDS, PAYLOAD, Names, send, target
 from tests.delivery.test_workload import due
 from worker import connections as connections_module
 from worker import resolver as resolver_module
@@ -30,7 +30,6 @@ from worker.conclusions import Conclusions
 from worker.sender import Sender
 from worker.targets import Targets
 
-PATIENCE_SECONDS = 30.0
 SHORT_SECONDS = 0.4
 MOST_BYTES = 16 * 1024 * 1024  # what sockets may buffer on the way; no process holds as much
 

@@ -16,7 +16,7 @@ from app.domain.destinations import DestinationInput, make_destination
 from app.domain.documents import DEFAULT_TENANT
 from app.domain.envelopes import JSON, Payload
 from app.domain.urls import normalised_url
-from tests.delivery.conftest import LOOPBACK
+from tests.delivery.conftest import LOOPBACK, wait_until
 from tests.delivery.raw_receiver import OK, RawReceiver, answering
 from worker import connections as connections_module
 from worker import resolver as resolver_module
@@ -25,6 +25,8 @@ from worker.sender import Sender
 from worker.targets import Targets
 
 CERTIFICATE = Path(__file__).with_name("localhost.pem")
+PATIENCE_SECONDS = 30.0
+"""Longer than a busy machine may stand still; a test that fails for slowness took as long."""
 BODY = b'{"type":"document.classified"}'
 PAYLOAD = Payload(BODY, JSON)
 DESTINATION = make_destination(
@@ -34,11 +36,11 @@ DESTINATION = make_destination(
 )
 
 
-def target(url, timeout_seconds=5.0):
+def target(url, timeout_seconds=PATIENCE_SECONDS):
     return Targets().of(replace(DESTINATION, url=url, timeout_seconds=timeout_seconds))
 
 
-def send(url, *, timeout_seconds=5.0, allowed=(LOOPBACK,), **options):
+def send(url, *, timeout_seconds=PATIENCE_SECONDS, allowed=(LOOPBACK,), **options):
     async def run():
         async with Sender(allowed, **options) as sender:
             return await sender.send(target(url, timeout_seconds), "msg_1", PAYLOAD)
@@ -57,7 +59,7 @@ def send_twice(receiver):
 def test_a_request_is_signed_for_its_moment_and_says_who_sends(receiver):
     outcome = send(receiver.url)
     assert (outcome.kind, outcome.status, outcome.error) == (OutcomeKind.SUCCESS, 200, None)
-    assert 0 < outcome.duration_seconds < 5
+    assert 0 < outcome.duration_seconds < PATIENCE_SECONDS
     (request,) = receiver.received
     Webhook(DESTINATION.secret).verify(request.body, request.headers)
     assert request.path == "/hook"
@@ -113,7 +115,7 @@ def test_a_receiver_that_says_nothing_ends_at_the_deadline(receiver):
     receiver.hangs()
     began_at = time.monotonic()
     outcome = send(receiver.url, timeout_seconds=0.3)
-    assert 0.3 <= time.monotonic() - began_at < 2
+    assert 0.3 <= time.monotonic() - began_at < PATIENCE_SECONDS
     assert (outcome.kind, outcome.status) == (OutcomeKind.TEMPORARY, None)
     assert outcome.error == "no complete answer within 0.3 s"
 
@@ -127,7 +129,7 @@ def test_a_head_that_drips_ends_at_the_deadline(speaking):
 
     began_at = time.monotonic()
     outcome = send(speaking(drip).url, timeout_seconds=0.5)
-    assert time.monotonic() - began_at < 2
+    assert time.monotonic() - began_at < PATIENCE_SECONDS
     assert outcome.kind is OutcomeKind.TEMPORARY
 
 
@@ -142,7 +144,7 @@ def test_a_body_that_drips_ends_at_the_deadline_and_the_status_stands(speaking, 
 
     began_at = time.monotonic()
     outcome = send(speaking(drip).url, timeout_seconds=0.5)
-    assert 0.5 <= time.monotonic() - began_at < 2
+    assert 0.5 <= time.monotonic() - began_at < PATIENCE_SECONDS
     assert outcome.kind == kind
 
 
@@ -158,8 +160,8 @@ def test_a_body_without_end_is_cut_at_the_cap(speaking):
             sent += 4096
 
     began_at = time.monotonic()
-    outcome = send(speaking(flood).url, timeout_seconds=10)
-    assert time.monotonic() - began_at < 5
+    outcome = send(speaking(flood).url)
+    assert time.monotonic() - began_at < PATIENCE_SECONDS
     assert outcome.kind is OutcomeKind.SUCCESS
     assert sent < 32 * 1024 * 1024  # socket buffers, not the memory of a process
 
@@ -313,7 +315,7 @@ def test_behind_an_answer_to_half_a_request_the_connection_is_closed(loop_thread
 
     async def run(port):
         async with Sender([LOOPBACK]) as sender:
-            to = target(f"http://127.0.0.1:{port}/", 2)
+            to = target(f"http://127.0.0.1:{port}/")
             large = Payload(b"x" * 16 * 1024 * 1024, JSON)
             first = await sender.send(to, "msg_1", large)
             return first, await sender.send(to, "msg_2", PAYLOAD)
@@ -351,8 +353,8 @@ def test_announcements_without_end_are_cut_off(speaking):
             await writer.drain()
 
     began_at = time.monotonic()
-    outcome = send(speaking(announce).url, timeout_seconds=10)
-    assert time.monotonic() - began_at < 5
+    outcome = send(speaking(announce).url)
+    assert time.monotonic() - began_at < PATIENCE_SECONDS
     assert outcome.error == "the answer is not HTTP: its head has no end"
 
 
@@ -370,7 +372,7 @@ def test_what_an_idle_connection_says_unasked_closes_it(speaking):
     async def run():
         async with Sender([LOOPBACK]) as sender:
             first = await sender.send(target(receiver.url), "msg_1", PAYLOAD)
-            await asyncio.sleep(0.2)
+            await asyncio.to_thread(wait_until, lambda: not sender._connections._alive)
             return first, await sender.send(target(receiver.url), "msg_2", PAYLOAD)
 
     first, second = uvloop.run(run())
@@ -528,13 +530,13 @@ def test_a_name_that_changes_its_answer_gains_nothing(make_receiver, monkeypatch
     assert (len(outside.received), len(inside.received)) == (1, 0)
 
 
+async def _never(_):
+    await asyncio.Event().wait()
+
+
 def test_a_dead_zone_delays_only_those_who_wait_for_it(receiver, monkeypatch):
-    monkeypatch.setattr(resolver_module, "LOOKUP_SECONDS", 0.5)
-
-    async def never(_):
-        await asyncio.Event().wait()
-
-    names = Names(never)
+    monkeypatch.setattr(resolver_module, "LOOKUP_SECONDS", 2 * PATIENCE_SECONDS)
+    names = Names(_never)
 
     async def run():
         async with Sender([LOOPBACK], names=names) as sender:
@@ -545,13 +547,21 @@ def test_a_dead_zone_delays_only_those_who_wait_for_it(receiver, monkeypatch):
             await asyncio.sleep(0)
             alive = await sender.send(target(receiver.url), "msg_1", PAYLOAD)
             waiting = [task for task in dead if not task.done()]
-            return alive, len(waiting), await asyncio.gather(*dead)
+            for task in dead:
+                task.cancel()
+            await asyncio.wait(dead)
+            return alive, len(waiting)
 
-    alive, waiting, dead = uvloop.run(run())
+    alive, waiting = uvloop.run(run())
     assert (alive.kind, waiting) == (OutcomeKind.SUCCESS, 4)
-    assert {one.kind for one in dead} == {OutcomeKind.TEMPORARY}
-    assert "could not be resolved: no answer within" in dead[0].error
     assert names.asked == 2  # one look-up for those who ask for the same
+
+
+def test_a_name_of_a_dead_zone_is_a_temporary_failure(monkeypatch):
+    monkeypatch.setattr(resolver_module, "LOOKUP_SECONDS", 0.1)
+    outcome = send("http://dead.example/", names=Names(_never))
+    assert outcome.kind is OutcomeKind.TEMPORARY
+    assert "could not be resolved: no answer within" in outcome.error
 
 
 def test_names_of_the_hosts_file_are_found(receiver):
