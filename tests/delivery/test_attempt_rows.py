@@ -62,7 +62,7 @@ def test_an_attempt_without_an_answer_shows_how_far_it_came(yard, make_delivery,
     with socket.create_server(("127.0.0.1", 0)) as closed:
         refusing = f"http://127.0.0.1:{closed.getsockname()[1]}/"
     nobody = yard.destination(refusing, key="nobody")
-    hanging = yard.destination(receiver.url, key="hanging", timeout_seconds=0.2)
+    hanging = yard.destination(receiver.url, key="hanging", timeout_seconds=1)
     receiver.hangs()
     found = {}
     for destination in (nobody, hanging):

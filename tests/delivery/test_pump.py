@@ -11,6 +11,7 @@ from aiohttp import web
 from cloudevents.core.bindings.http import HTTPMessage, from_binary, from_structured
 from cloudevents.core.formats.json import JSONFormat
 from cloudevents.core.v1.event import CloudEvent
+from sqlalchemy import text
 from standardwebhooks import Webhook
 
 from app.domain.documents import DEFAULT_TENANT
@@ -211,8 +212,11 @@ def test_a_private_address_is_refused_unless_it_is_allowed(yard, make_delivery, 
 
 def take_over(yard, destination):
     """Another process takes the lease, as if this one had been silent for too long."""
-    yard.execute("UPDATE destination_runtime SET lease_expires_at = now() - interval '1 s'")
     with transaction(yard.engine) as connection:
+        # Both at once: a renewal in between would keep the lease.
+        connection.execute(
+            text("UPDATE destination_runtime SET lease_expires_at = now() - interval '1 s'")
+        )
         lease = leases.acquire(connection, DEFAULT_TENANT, destination.id, "another", 60)
     assert lease is not None
     return lease
@@ -245,7 +249,7 @@ def test_a_holder_that_lost_its_lease_stops_at_once(yard, make_delivery, receive
     delivery.deliver(destination)
     wait_until(lambda: receiver.received)
     lease = take_over(yard, destination)
-    wait_until(lambda: not delivery.pump.held, 5)
+    wait_until(lambda: not delivery.pump.held, 10)  # before the request's own deadline
     assert len(receiver.received) == 1
     assert yard.states() == {"pending": 3}
     assert yard.runtime(destination).epoch == lease.epoch
@@ -260,11 +264,11 @@ def test_nothing_is_sent_while_the_lease_is_not_sure(yard, make_delivery, receiv
     release = receiver.hangs()
     destination = yard.destination(receiver.url)
     first, second = yard.one(destination), yard.one(destination)
+    delivery.deliver(destination)
+    wait_until(lambda: receiver.received)
     renew = Outbox.renew
     monkeypatch.setattr(Outbox, "renew", no_answer)
     began_at = time.monotonic()
-    delivery.deliver(destination)
-    wait_until(lambda: receiver.received)
     wait_until(lambda: time.monotonic() - began_at > 0.6)
     release()
     wait_until(lambda: yard.row(first).state == "delivered")
@@ -358,7 +362,7 @@ def test_a_stop_hands_back_what_does_not_end_in_time(yard, make_delivery, receiv
     wait_until(lambda: len(receiver.received) == 2)
     began_at = time.monotonic()
     delivery.pump.stop()
-    assert time.monotonic() - began_at < 5
+    assert time.monotonic() - began_at < 10
     assert not delivery.pump.alive
     assert [(row.state, row.attempts) for row in yard.rows()] == [("pending", 0)] * 5
     assert yard.runtime(destination).holder is None
@@ -430,7 +434,7 @@ def test_a_ring_while_the_lease_is_being_released_is_not_lost(
 
     monkeypatch.setattr(Outbox, "release", store_then_release)
     delivery.deliver(destination)
-    wait_until(lambda: late and yard.row(late[0]).state == "delivered", 5)
+    wait_until(lambda: late and yard.row(late[0]).state == "delivered")
 
 
 def test_a_row_that_commits_late_behind_the_last_read_is_found(yard, delivery, receiver):
@@ -455,25 +459,24 @@ def test_what_another_process_was_rung_for_is_found_by_looking(yard, delivery, r
     delivery.deliver(destination)
     wait_until(lambda: receiver.received)
     yard.one(destination)  # nobody rings here
-    wait_until(lambda: len(receiver.received) == 2, 5)
+    wait_until(lambda: len(receiver.received) == 2, 10)
     release()
 
 
 def test_a_destination_that_hangs_does_not_delay_another(yard, delivery, make_receiver):
     hanging, quick = make_receiver(), make_receiver()
     hanging.hangs()
-    slow = yard.destination(hanging.url, "slow", concurrency={"min": 50})
+    slow = yard.destination(hanging.url, "slow", concurrency={"min": 50}, timeout_seconds=60)
     fast = yard.destination(quick.url, "fast")
     for _ in range(200):
         yard.one(slow)
     delivery.deliver(slow)
     wait_until(lambda: hanging.in_flight == 50)
     yard.store(*[yard.document() for _ in range(100)], to=fast)
-    began_at = time.monotonic()
     delivery.deliver(fast)
     wait_until(lambda: len(quick.received) == 100)
-    assert time.monotonic() - began_at < 2
-    assert hanging.most_in_flight == 50
+    # None of those that hang has come to its end meanwhile.
+    assert hanging.in_flight == hanging.most_in_flight == 50
 
 
 def test_the_limit_holds_and_is_used(yard, make_delivery, receiver):
