@@ -8,6 +8,7 @@ import resource
 import socket
 import struct
 import threading
+import time
 import uuid
 
 import pytest
@@ -87,6 +88,11 @@ def head(body_length, path="/documents", more=""):
     ).encode()
 
 
+def busy(web):
+    """How many connections have come, and something of a request on them."""
+    return sum(not one.idle for one in list(web.patrol._connections))
+
+
 @pytest.fixture
 def quick(serve, database_url, redis_url, monkeypatch):
     """A server that waits for half a second only, and looks often."""
@@ -138,12 +144,16 @@ def test_a_body_that_is_slow_but_not_too_slow_is_taken(serve, database_url, redi
         database_url=database_url,
         redis_url=redis_url,
         read_timeout_seconds=0.3,
-        min_body_bytes_per_second=5,
+        min_body_bytes_per_second=2,
     )
     body = DOCUMENT + b" " * 15
     with Client(web) as client:
         client.send(head(len(body)))
-        client.drip(body, threading.Event()).join(20)
+        assert until(lambda: any(one._awaited == "body" for one in list(web.patrol._connections)))
+        client.send(body[:-1])  # enough for 14 seconds
+        sent_at = time.monotonic()
+        assert until(lambda: time.monotonic() - sent_at > 1)
+        client.send(body[-1:])
         assert client.answer() == (202, None)
 
 
@@ -151,7 +161,7 @@ def test_a_body_that_is_still_coming_at_a_shutdown_is_refused(web, monkeypatch, 
     monkeypatch.setattr(connections, "LAST_SECONDS", 0.1)
     with Client(web) as client:
         client.send(head(len(DOCUMENT)) + DOCUMENT[:-1])
-        assert until(lambda: not any(one.idle for one in list(web.patrol._connections)), 5)
+        assert until(lambda: busy(web) == 1)
         web._server.should_exit = True
         assert client.answer() == (503, "shutting_down")
     assert web.queued() == {}
@@ -228,10 +238,12 @@ def test_what_came_before_rubbish_is_answered_first(web, caplog, before, rubbish
 
 def test_what_came_before_a_head_without_end_is_answered_first(web, redis_url):
     with Client(web) as client, redis.Redis.from_url(redis_url) as slow:
-        slow.execute_command("CLIENT", "PAUSE", 500, "WRITE")
+        slow.execute_command("CLIENT", "PAUSE", 60_000, "WRITE")
         client.send(head(len(DOCUMENT)) + DOCUMENT)
-        assert until(lambda: not any(one.idle for one in list(web.patrol._connections)), 5)
+        assert until(lambda: busy(web) == 1)
         client.send(b"GET / HTTP/1.1\r\nX: " + b"a" * 40_000)
+        assert until(lambda: any(one._parting for one in list(web.patrol._connections)))
+        slow.execute_command("CLIENT", "UNPAUSE")
         assert client.answer() == (202, None)
         assert client.answer() == (431, "header_too_large")
 
@@ -250,14 +262,15 @@ def test_who_sends_no_more_still_gets_answers(web, redis_url, caplog, count, beh
 
 def test_who_leaves_before_the_answers_to_several_requests_is_no_error(web, redis_url, caplog):
     with redis.Redis.from_url(redis_url) as slow:
-        slow.execute_command("CLIENT", "PAUSE", 500, "WRITE")
+        slow.execute_command("CLIENT", "PAUSE", 60_000, "WRITE")
         with Client(web) as client:
             client.send((head(len(DOCUMENT)) + DOCUMENT) * 3)
-            assert until(lambda: any(one.pipeline for one in list(web.patrol._connections)), 5)
+            assert until(lambda: any(one.pipeline for one in list(web.patrol._connections)))
             # A reset: an end alone may come from who still reads.
             linger = struct.pack("ii", 1, 0)
             client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
-        assert until(lambda: not web.patrol._connections, 5)
+        assert until(lambda: not web.patrol._connections)
+        slow.execute_command("CLIENT", "UNPAUSE")
         assert web.post({"content": "b"}).status == 202
     assert [one for one in caplog.records if one.levelname == "ERROR"] == []
 
@@ -300,13 +313,13 @@ def test_idle_connections_make_room_for_others(serve, database_url, redis_url):
 
 def test_where_none_is_idle_one_more_is_refused(serve, database_url, redis_url):
     web = serve(database_url=database_url, redis_url=redis_url, max_connections=10)
-    busy = [Client(web) for _ in range(10)]
-    for client in busy:
+    clients = [Client(web) for _ in range(10)]
+    for client in clients:
         client.send(head(len(DOCUMENT)))
-    assert until(lambda: not any(one.idle for one in list(web.patrol._connections)), 5)
+    assert until(lambda: busy(web) == 10)
     with Client(web) as client:
         assert client.answer() == (503, "too_many_connections")
-    for client in busy:
+    for client in clients:
         client.send(DOCUMENT)
         assert client.answer() == (202, None)
         client.socket.close()
@@ -320,9 +333,14 @@ def test_ten_thousand_idle_connections_disturb_nobody(serve, database_url, redis
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     idle = []
     try:
-        web = serve(database_url=database_url, redis_url=redis_url, max_connections=count + 10)
+        web = serve(
+            database_url=database_url,
+            redis_url=redis_url,
+            max_connections=count + 10,
+            read_timeout_seconds=600,  # none is closed before the last has come
+        )
         idle += (socket.create_connection(("127.0.0.1", web.port)) for _ in range(count))
-        assert until(lambda: len(web.patrol._connections) == count, 10)
+        assert until(lambda: len(web.patrol._connections) == count, 60)
         for _ in range(50):
             assert web.post({"content": "a"}).status == 202
         assert len(web.patrol._connections) >= count
