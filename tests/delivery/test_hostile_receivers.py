@@ -31,6 +31,7 @@ from worker.sender import Sender
 from worker.targets import Targets
 
 SHORT_SECONDS = 0.4
+HEAD_SECONDS = 1.5  # where a head must have come by then, also on a busy machine
 MOST_BYTES = 16 * 1024 * 1024  # what sockets may buffer on the way; no process holds as much
 
 HEAD = b"HTTP/1.1 200 OK\r\n"
@@ -118,7 +119,7 @@ def test_a_head_that_drips_in_any_way_ends_at_the_deadline(speaking, first, rest
     outcome, seconds = timed(receiver.url, timeout_seconds=SHORT_SECONDS)
     assert outcome.kind is OutcomeKind.TEMPORARY
     assert outcome.error == "no complete answer within 0.4 s"
-    assert SHORT_SECONDS <= seconds < 5
+    assert SHORT_SECONDS <= seconds < PATIENCE_SECONDS
 
 
 @pytest.mark.parametrize(
@@ -127,9 +128,9 @@ def test_a_head_that_drips_in_any_way_ends_at_the_deadline(speaking, first, rest
 )
 def test_a_body_that_drips_in_any_way_ends_at_the_deadline(speaking, first, rest):
     receiver = speaking(dripping(first, rest))
-    outcome, seconds = timed(receiver.url, timeout_seconds=SHORT_SECONDS)
+    outcome, seconds = timed(receiver.url, timeout_seconds=HEAD_SECONDS)
     assert (outcome.kind, outcome.status) == (OutcomeKind.SUCCESS, 200)
-    assert SHORT_SECONDS <= seconds < 5
+    assert HEAD_SECONDS <= seconds < PATIENCE_SECONDS
 
 
 def test_a_drip_on_a_kept_connection_ends_at_the_deadline_of_its_own_request(speaking):
@@ -173,7 +174,7 @@ def test_who_neither_reads_nor_shakes_hands_meets_the_deadline(silent_port, sche
 
     began_at = time.monotonic()
     outcome = uvloop.run(run())
-    assert SHORT_SECONDS <= time.monotonic() - began_at < 5
+    assert SHORT_SECONDS <= time.monotonic() - began_at < PATIENCE_SECONDS
     assert outcome.error == "no complete answer within 0.4 s"
 
 
