@@ -23,7 +23,9 @@ def things_that_exist(system, receiver):
         system.post("/documents", {"content": f"text {n}"})[1]["id"] for n in range(DOCUMENTS)
     ]
     for one in documents:
-        assert system.get(f"/documents/{one}", Prefer="wait=20")[0] == 200
+        stored = f"/documents/{one}"
+        # The worker is still starting.
+        assert until(lambda at=stored: system.get(at, Prefer="wait=20")[0] == 200, 60)
     wanted = len(destinations) * DOCUMENTS
     assert until(lambda: len(receiver.received) >= wanted, 60), system.logs()
     found = system.get("/deliveries?limit=50")[1]["items"]
