@@ -26,6 +26,7 @@ from app.storage.engine import make_engine, transaction
 from app.storage.purging import purge
 from app.storage.receipts import begin_tries
 from app.storage.rejected import Rejection
+from tests.acceptance.conftest import until
 from tests.worker.test_worker_parts import FakeModel, chunk, rows
 from worker.ingest import Ingest, ingest
 from worker.isolation import IsolatedClassifier
@@ -255,13 +256,16 @@ def test_a_dead_letter_is_put_back_or_dropped_never_both(web, engine):
     def ask(method, path):
         answers[method] = web.ask(method, path).status
 
-    client.execute_command("CLIENT", "PAUSE", 1_000, "WRITE")
+    client.execute_command("CLIENT", "PAUSE", 60_000, "WRITE")
     threads = [threading.Thread(target=ask, args=("POST", "/dead-letters/m1/retry"))]
     threads[0].start()
     while not any(one["cmd"] == "eval" for one in client.client_list()):
         pass
     threads.append(threading.Thread(target=ask, args=("DELETE", "/dead-letters/m1")))
     threads[1].start()
+    waiting = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+    assert until(lambda: "DELETE" in answers or rows(engine, waiting))
+    client.execute_command("CLIENT", "UNPAUSE")
     for thread in threads:
         thread.join()
     client.close()
