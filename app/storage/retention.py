@@ -27,12 +27,14 @@ NIL = uuid.UUID(int=0)
 Step = Callable[[Connection, int, datetime, Cursor | None], Piece]
 """Tenant, cutoff, cursor."""
 
+# A function that waits for a delivery still has to read what it came to.
+_READ = (
+    "NOT EXISTS (SELECT 1 FROM delivery_steps s WHERE s.tenant_id = :tenant_id"
+    " AND s.child_document_id = d.document_id AND s.state = 'open')"
+)
 _DELIVERIES = text(
-    "SELECT d.document_id, d.seq, d.destination_id, d.generation,"
-    " d.state NOT IN ('pending', 'held') AND d.ended_at < :cutoff"
-    # A function that waits for it still has to read it.
-    "  AND NOT EXISTS (SELECT 1 FROM delivery_steps s WHERE s.tenant_id = :tenant_id"
-    "   AND s.child_document_id = d.document_id AND s.state = 'open') AS old"
+    "SELECT d.document_id, d.seq, d.destination_id, d.generation,"  # noqa: S608  (constants only)
+    f" d.state NOT IN ('pending', 'held') AND d.ended_at < :cutoff AND {_READ} AS old"
     " FROM deliveries d WHERE d.tenant_id = :tenant_id"
     " AND (d.seq, d.destination_id) > (:seq, CAST(:destination AS uuid)) AND d.seq < :before"
     " ORDER BY d.seq, d.destination_id LIMIT :limit"
@@ -64,13 +66,14 @@ def remove_deliveries(
 _COLLECTED = {
     table: text(
         "SELECT k.*, d.state IS NULL OR"  # noqa: S608  (constants only)
-        "  (d.state NOT IN ('pending', 'held') AND d.ended_at < :cutoff) AS old"
+        "  (d.state NOT IN ('pending', 'held') AND d.ended_at < :cutoff"
+        f"   AND {_READ}) AS old"
         " FROM (SELECT document_id, seq, destination_id, generation"
         f"  FROM {table} WHERE tenant_id = :tenant_id"
         "  AND (document_id, seq, destination_id, generation)"
         "   > (CAST(:document AS uuid), :seq, CAST(:destination AS uuid), :generation)"
         "  ORDER BY document_id, seq, destination_id, generation LIMIT :limit) k"
-        " LEFT JOIN LATERAL (SELECT d.state, d.ended_at FROM deliveries d"
+        " LEFT JOIN LATERAL (SELECT d.* FROM deliveries d"
         "  WHERE d.tenant_id = :tenant_id AND d.document_id = k.document_id AND d.seq = k.seq"
         "  AND d.destination_id = k.destination_id AND d.generation = k.generation"
         "  LIMIT 1) d ON true ORDER BY document_id, seq, destination_id, generation"

@@ -20,9 +20,12 @@ from app.storage import (
     retention_counters,
     retention_documents,
     retention_walks,
+    steps,
 )
+from app.storage.deliveries import DeliveryKey
 from app.storage.engine import transaction
 from app.storage.retention import STEPS
+from app.storage.steps import NewStep
 
 NOW = datetime.now(UTC)
 LONG_AGO = NOW - timedelta(days=100)
@@ -212,6 +215,29 @@ def test_what_collectors_returned_may_go_before_its_delivery(
     assert remove(Kept.RESULTS) == 3
     assert {row[0] for row in run("SELECT destination_id FROM delivery_results")} == {b.id}
     assert len(run("SELECT 1 FROM deliveries")) == 6
+
+
+def test_what_a_collector_returned_stays_for_a_function_that_has_not_read_it(
+    engine, run, remove, store_old, end, make_target
+):
+    caller, called = make_target("caller"), make_target("called")
+    [document] = store_old(to=(caller,))
+    parent = DeliveryKey(DEFAULT_TENANT, document.id, document.seq, caller.id, 0)
+    with transaction(engine) as connection:
+        begun = steps.begin(connection, parent, "caller", [NewStep(1, called.key, "derived")])
+    end(destination=called)
+    run(
+        "INSERT INTO delivery_results (tenant_id, document_id, seq, destination_id, generation,"
+        " value) SELECT 1, document_id, seq, destination_id, 0, '17' FROM deliveries"
+        " WHERE destination_id = :id",
+        id=called.id,
+    )
+    assert remove(Kept.RESULTS) == 0
+    with transaction(engine) as connection:
+        [ended] = steps.settle(connection, DEFAULT_TENANT, [begun.steps[1]])
+    assert (ended.state, ended.value) == ("done", "17")
+    assert remove(Kept.RESULTS) == 1
+    assert remove(Kept.STEPS) == 0
 
 
 def test_receipts_and_rejected_documents_go_from_the_beginning(engine, run, remove, monkeypatch):
