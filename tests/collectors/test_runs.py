@@ -10,6 +10,7 @@ from datetime import timedelta
 from types import SimpleNamespace
 
 import pytest
+from sqlalchemy import text
 
 from app.collectors import CallFailed, Context, Error, Ok, collector
 from app.domain.deliveries import RetryPolicy
@@ -18,6 +19,7 @@ from app.domain.documents import DEFAULT_TENANT
 from app.domain.errors import InvalidInput, SettingsInvalid
 from app.services.collectors import register_collectors, unavailable_collectors
 from app.services.destinations import change_destination, get_destination
+from app.storage.engine import transaction
 from tests.delivery.conftest import wait_until
 from worker import suspended
 
@@ -169,6 +171,40 @@ def test_a_call_that_nobody_waited_for_ends_with_its_run(make_carrier, desk):
         assert left.wait(15)
     finally:
         release.set()
+
+
+def test_who_goes_on_behind_his_last_call_has_a_time_limit(make_carrier, desk):
+    """Its other call was answered, and this one, made anew, is known to be answered."""
+    going_on = threading.Event()
+
+    @collector("slow", timeout_seconds=2.0)
+    async def slow(payload, ctx):  # noqa: ARG001
+        async def first():
+            await ctx.call("echo", {})
+            going_on.set()
+
+        await asyncio.gather(first(), ctx.call("echo", {}))
+        await asyncio.sleep(60)
+
+    carrier = make_carrier(slow, echo)
+    document = desk.rows.document("{}")
+    slow_id, echo_id = carrier.destinations["slow"], carrier.destinations["echo"]
+    with transaction(desk.rows.engine) as connection:  # in whose way the second call waits
+        connection.execute(
+            text(
+                "INSERT INTO delivery_steps (tenant_id, document_id, seq, destination_id,"
+                " generation, number, key, child_document_id, child_seq, child_destination_id,"
+                " state) VALUES (1, :id, :seq, :slow, 0, 1, 'echo', gen_random_uuid(), 1, :echo,"
+                " 'done')"
+            ),
+            {"id": document.id, "seq": document.seq, "slow": slow_id, "echo": echo_id},
+        )
+        desk.rows.store(document, to=SimpleNamespace(id=slow_id))
+        carrier.rung.set()
+        assert going_on.wait(15)
+        wait_until(lambda: desk.row(document).attempts == 1)  # parked, so it has no turn
+    row = desk.attempted(document)
+    assert row.last_error == "no result within 2 s"
 
 
 def test_calls_return_values_in_order_and_waiting_takes_no_place(make_carrier, desk):

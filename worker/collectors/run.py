@@ -211,12 +211,12 @@ class Run:
                 await asyncio.sleep(RETRY_BEGIN_SECONDS)
             except Exception as error:  # noqa: BLE001  (the function hears of it)
                 batch.failure = error
-                self._hand_over(batch)
+                self._answer(batch)
                 return
         batch.steps = begun.steps
         batch.failure = _fault(batch.calls, begun.steps, begun.unknown)
         if batch.complete:
-            self._hand_over(batch)
+            self._answer(batch)
             return
         waiting = [one for one in begun.steps.values() if one.state == "open"]
         self._calls.watch(self, waiting, lambda step: self._on_step(batch, step))
@@ -226,8 +226,15 @@ class Run:
     def _on_step(self, batch: _Batch, step: Step) -> None:
         batch.steps[step.number] = step
         if batch.complete:
+            self._answer(batch)
+
+    def _answer(self, batch: _Batch) -> None:
+        """Hand over what is complete, at once or, without a turn, with the next one."""
+        if self._turn is None:
             self._ready.append(batch)
             self._go_on()
+        else:
+            self._hand_over(batch)
 
     def _go_on(self) -> None:
         """End the turn, or ask for one."""
