@@ -225,6 +225,16 @@ def test_calls_return_values_in_order_and_waiting_takes_no_place(make_carrier, d
     assert [tuple(one) for one in steps] == [("done", 12)]
 
 
+def test_a_call_that_is_gathered_twice_is_made_once(make_carrier, desk):
+    @collector("twice")
+    async def twice(payload, ctx):  # noqa: ARG001
+        call = ctx.call("echo", [17])
+        return Ok(await ctx.gather(call, call))
+
+    assert desk.ended(desk.store(make_carrier(twice, echo), "twice")).value == [[17], [17]]
+    assert len(desk.rows.execute("SELECT 1 FROM delivery_steps")) == 1
+
+
 def test_a_call_that_fails_is_an_exception_where_it_is_awaited(make_carrier, desk):
     @collector("refuse")
     async def refuse(payload, ctx):  # noqa: ARG001

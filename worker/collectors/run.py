@@ -201,7 +201,8 @@ class Run:
         task.add_done_callback(self._tasks.discard)
 
     async def _begin(self, batch: _Batch) -> None:
-        new = [NewStep(one.number, one.key, one.content) for one in batch.calls]
+        # The same one may be there twice.
+        new = [NewStep(one.number, one.key, one.content) for one in dict.fromkeys(batch.calls)]
         while True:
             try:
                 begun = await self._calls.begin(self._key, self._spec.key, new)
