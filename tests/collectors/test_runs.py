@@ -34,6 +34,11 @@ class Unspeakable(Exception):
         raise RuntimeError
 
 
+class Mute:
+    def __str__(self):
+        raise OSError("it says nothing")
+
+
 class Unheard(BaseException):
     pass
 
@@ -57,6 +62,7 @@ def answering(answer, **options):
         (Ok(), "delivered", None),
         (Error("later"), "pending", "later"),
         (Error("never", permanent=True), "failed", "never"),
+        (Error(Mute()), "pending", "OSError: it says nothing"),
         (ValueError("oh\0 no"), "pending", "ValueError: oh\ufffd no"),
         (SystemExit(3), "pending", "SystemExit: 3"),
         (Unspeakable(), "pending", "Unspeakable"),
@@ -71,6 +77,7 @@ def answering(answer, **options):
         "no value",
         "an error",
         "a permanent error",
+        "an error that says nothing",
         "an exception",
         "an exit",
         "an exception that says nothing",

@@ -159,12 +159,12 @@ class Run:
         INVOCATION.set(self)
         began_at = self._host.loop.time()
         try:
-            answer: object = await self._spec.function(payload(), context)
+            answer = await self._spec.function(payload(), context)
+            return ended_by(answer, self._spec.key, self._host.loop.time() - began_at)
         except (asyncio.CancelledError, GeneratorExit):
             raise
-        except BaseException as error:  # noqa: BLE001  (not our code)
-            answer = error
-        return ended_by(answer, self._spec.key, self._host.loop.time() - began_at)
+        except BaseException as error:  # noqa: BLE001  (not our code, nor is what it answers)
+            return ended_by(error, self._spec.key, self._host.loop.time() - began_at)
 
     def next_number(self) -> int:
         """Return the number of the next call."""
