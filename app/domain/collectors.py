@@ -73,10 +73,10 @@ class Error:
 
         Raises:
             TypeError: ``retry_after`` is no number, as the text of a header is none.
-            ValueError: it is one that no time has.
+            ValueError, OverflowError: it is one that no time has.
         """
-        seconds = self.retry_after_seconds
-        if seconds is not None and math.isnan(seconds):
+        asked = self.retry_after
+        if not (asked is None or isinstance(asked, timedelta)) and math.isnan(asked):
             message = "retry_after is not a number of seconds"
             raise ValueError(message)
 
@@ -84,7 +84,9 @@ class Error:
     def retry_after_seconds(self) -> float | None:
         """How long to wait at least."""
         asked = self.retry_after
-        return asked.total_seconds() if isinstance(asked, timedelta) else asked
+        if asked is None:
+            return None
+        return asked.total_seconds() if isinstance(asked, timedelta) else float(asked)
 
 
 Answer = Ok | Error
