@@ -160,12 +160,12 @@ class Settling:
         try:
             attempted = await self._attempts.make(due, self._target, self._policy, resume)
         except Exception:
-            self.suspended.discard(due)
+            await self.suspended.discard(due)
             raise
         if attempted is None:
             self.suspended.add(due)
             return None
-        self.suspended.discard(due)
+        await self.suspended.discard(due)
         self._results.add(attempted.result)
         self._heed(attempted, url)
         return attempted.outcome

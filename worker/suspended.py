@@ -79,14 +79,16 @@ class Suspended:
         if self._task is None:
             self._task = asyncio.create_task(self._park())
 
-    def discard(self, row: DueDelivery) -> None:
-        """The attempt at a row has ended."""
+    async def discard(self, row: DueDelivery) -> None:
+        """The attempt at a row has ended; returns when what is recorded of that will stand."""
         if self._rows.pop(row.key, None) is None:
             return
         self._parked.discard(row.key)
         self._moved_at = self._loop.time()
         if len(self._rows) < MOST:
             self._most = MOST
+        async with self._writing:  # it may be parked at this moment, over the time of its retry
+            pass
 
     async def give_back(self) -> None:
         """Leave the rows to the next holder as they were found; call it under the lease."""

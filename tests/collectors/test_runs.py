@@ -20,6 +20,7 @@ from app.domain.documents import DEFAULT_TENANT
 from app.domain.errors import InvalidInput, SettingsInvalid
 from app.services.collectors import register_collectors, unavailable_collectors
 from app.services.destinations import change_destination, get_destination
+from app.storage import steps
 from app.storage.engine import transaction
 from tests.delivery.conftest import wait_until
 from worker import suspended
@@ -388,6 +389,40 @@ def test_who_waits_for_long_is_not_due_and_is_given_back_at_the_end(make_carrier
     second.rung.set()
     assert desk.ended(document).value == "at last"
     assert runs == [1, 1, 1]
+
+
+def test_a_retry_is_due_when_it_was_asked_for_though_its_run_was_being_parked(
+    make_carrier, desk, monkeypatch
+):
+    parking, answer, recorded = threading.Event(), threading.Event(), threading.Event()
+    park = steps.park
+
+    def park_slowly(*args, **options):
+        parking.set()
+        recorded.wait(1.0)
+        park(*args, **options)
+
+    monkeypatch.setattr(steps, "park", park_slowly)
+
+    @collector("child", documents=False)
+    async def child(payload, ctx):  # noqa: ARG001
+        await asyncio.to_thread(answer.wait, 60)
+        return Ok()
+
+    @collector("parent")
+    async def parent(payload, ctx):  # noqa: ARG001
+        await ctx.call("child", {})
+        return Error("busy", retry_after=600)
+
+    carrier = make_carrier(child, parent)
+    document = desk.store(carrier, "parent")
+    assert parking.wait(15)
+    answer.set()
+    desk.attempted(document)
+    recorded.set()
+    carrier.stop()
+    row = desk.row(document)
+    assert row.due_at - row.attempted_at >= timedelta(seconds=600)
 
 
 def test_a_backlog_of_those_who_wait_stays_in_the_database(make_carrier, desk, monkeypatch):

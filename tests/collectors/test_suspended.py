@@ -47,9 +47,11 @@ def test_what_ends_while_it_is_parked_keeps_nothing_else_from_being_given_back()
         suspended.add(ended)
         suspended.add(waiting)
         await outbox.began.wait()
-        suspended.discard(ended)
-        outbox.may_end.set()
+        ending = asyncio.create_task(suspended.discard(ended))
         await asyncio.sleep(0)
+        assert not ending.done()
+        outbox.may_end.set()
+        await ending
         assert suspended.parked == {waiting.key}
         await suspended.give_back()
         return outbox.parked
