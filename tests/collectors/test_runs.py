@@ -525,6 +525,33 @@ def test_nobody_is_timed_out_for_another_that_blocks(make_carrier, desk):
     assert (row.value, row.attempts) == ("unharmed", 1)
 
 
+def test_nobody_is_timed_out_for_another_that_blocks_a_little_again_and_again(make_carrier, desk):
+    blocked, done = threading.Event(), threading.Event()
+
+    @collector("block")
+    async def block(payload, ctx):  # noqa: ARG001
+        while not done.is_set():
+            time.sleep(0.08)  # noqa: ASYNC251  (that is what it does)
+            blocked.set()
+            await asyncio.sleep(0)
+        return Ok()
+
+    @collector("patient", timeout_seconds=1.0)
+    async def patient(payload, ctx):  # noqa: ARG001
+        try:
+            for _ in range(25):
+                await asyncio.sleep(0)
+            return Ok("unharmed")
+        finally:
+            done.set()
+
+    carrier = make_carrier(block, patient)
+    desk.store(carrier, "block")
+    assert blocked.wait(10)
+    row = desk.ended(desk.store(carrier, "patient"))
+    assert (row.value, row.attempts) == ("unharmed", 1)
+
+
 def test_what_another_takes_in_the_middle_of_a_run_is_not_counted(make_carrier, desk):
     @collector("patient", timeout_seconds=1.0)
     async def patient(payload, ctx):  # noqa: ARG001
