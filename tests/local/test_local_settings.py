@@ -45,6 +45,23 @@ def test_what_the_environment_names_goes_first(folder, monkeypatch):
     assert settings.queue_url.startswith("rediss://elsewhere")
 
 
+def test_another_database_gets_neither_the_private_queue_nor_the_private_key(folder, monkeypatch):
+    note_instance(folder, PRIVATE)
+    monkeypatch.setenv("DATABASE_URL", SOMEWHERE_ELSE)
+    settings = settings_of_installation()
+    assert settings.database_url == SOMEWHERE_ELSE
+    assert "/private" not in settings.queue_url
+    assert settings.encryption_keys == ()
+
+
+def test_the_private_database_may_be_named(folder, monkeypatch):
+    note_instance(folder, PRIVATE)
+    monkeypatch.setenv("DATABASE_URL", PRIVATE.database)
+    settings = settings_of_installation()
+    assert settings.queue_url == PRIVATE.queue
+    assert settings.encryption_keys == (folder.encryption_key(),)
+
+
 def test_the_keys_of_the_user_go_before_that_of_the_folder(folder, monkeypatch):
     note_instance(folder, PRIVATE)
     given = Fernet.generate_key().decode()
