@@ -9,6 +9,8 @@ from typing import Any
 
 import redis
 import redis.asyncio
+from redis.asyncio.client import Pipeline as AsyncPipeline
+from redis.client import Pipeline
 
 from app.domain.errors import Unavailable
 from app.domain.identifiers import made_at
@@ -70,8 +72,7 @@ def last_accepted(client: redis.Redis, namespace: str) -> int:
         Unavailable: Redis did not say.
     """
     pipeline = client.pipeline(transaction=False)
-    pipeline.get(Keys(namespace).seq)
-    pipeline.time()
+    _ask(pipeline, namespace)
     try:
         return _number(pipeline.execute())
     except SERVER_ERRORS as error:
@@ -81,12 +82,16 @@ def last_accepted(client: redis.Redis, namespace: str) -> int:
 async def last_accepted_async(client: redis.asyncio.Redis, namespace: str) -> int:
     """Do the same on an event loop."""
     pipeline = client.pipeline(transaction=False)
-    pipeline.get(Keys(namespace).seq)
-    pipeline.time()
+    _ask(pipeline, namespace)
     try:
         return _number(await pipeline.execute())
     except SERVER_ERRORS as error:
         raise _unavailable(error) from error
+
+
+def _ask(pipeline: Pipeline | AsyncPipeline, namespace: str) -> None:
+    pipeline.get(Keys(namespace).seq)
+    pipeline.time()
 
 
 def _number(answers: Sequence[Any]) -> int:
