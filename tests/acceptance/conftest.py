@@ -97,9 +97,13 @@ class System:
 
     def hold_port(self) -> str:
         """Take a port for the web until the system stops, and return it."""
-        self._held.append(hold_port())
-        port = self._held[-1].getsockname()[1]
+        held = hold_port()
+        port = held.getsockname()[1]
         self.url = f"http://127.0.0.1:{port}"
+        if sys.platform == "linux":
+            self._held.append(held)
+        else:  # BSD lets nobody listen beside it
+            held.close()
         return str(port)
 
     def start_web(self) -> subprocess.Popen[bytes]:
